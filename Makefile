@@ -1,0 +1,43 @@
+# Two commands to know: `make demo` and `make test`. Needs Python 3.11 or newer; the rest is installed into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+SETUP := $(PYTHON) scripts/setup_env.py --venv $(VENV)
+
+.PHONY: help setup develop demo test lint format bench clean
+
+help:
+	@echo "make demo     run a control plane, an agent and a job in this process"
+	@echo "make test     run every check"
+	@echo "make lint     run the checks that run no tests"
+	@echo "make format   lay out the code and fix what can be fixed"
+	@echo "make bench    run the benchmarks (make bench NAME=latency: only that one)"
+	@echo "make clean    remove everything that was made here"
+
+setup:
+	@$(SETUP)
+
+develop:
+	@$(SETUP) --group test --group lint
+
+demo: setup
+	@$(VENV)/bin/python -m khonsu.examples.single_node
+
+test: develop
+	@$(VENV)/bin/python scripts/check.py
+
+lint: develop
+	@$(VENV)/bin/python scripts/check.py --only format --only ruff --only imports --only types
+
+format: develop
+	@$(VENV)/bin/ruff check --fix-only --quiet .
+	@$(VENV)/bin/ruff format .
+
+bench: setup
+	@for name in $${NAME:-$$($(VENV)/bin/python -m khonsu.bench --list)}; do $(VENV)/bin/python -m khonsu.bench $$name; done
+
+clean:
+	rm -rf .venv .venv-* .venv.lock build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
