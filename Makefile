@@ -29,7 +29,7 @@ test: develop
 	@$(VENV)/bin/python scripts/check.py
 
 lint: develop
-	@$(VENV)/bin/python scripts/check.py --only format --only ruff --only imports --only types
+	@$(VENV)/bin/python scripts/check.py --only format --only ruff --only imports --only mypy --only public
 
 format: develop
 	@$(VENV)/bin/ruff check --fix-only --quiet .

@@ -71,12 +71,12 @@ def steps() -> list[Step]:
         Step("format", ((str(BIN / "ruff"), "format", "--check", "."),)),
         Step("ruff", ((str(BIN / "ruff"), "check", "."),)),
         Step("imports", ((str(BIN / "lint-imports"),),)),
+        Step("mypy", ((str(BIN / "mypy"), "src", "tests", "scripts"),)),
         Step(
-            "types",
+            "public",
             (
                 (python, "scripts/docs_code.py"),
-                (str(BIN / "mypy"), "src", "tests", "scripts"),
-                (str(BIN / "mypy"), "build/docs-code"),
+                (str(BIN / "mypy"), "--cache-dir", "build/mypy", "build/docs_code"),
                 (str(BIN / "pyright"),),
             ),
         ),

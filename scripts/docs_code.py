@@ -1,6 +1,6 @@
 """Collect the Python blocks of the docs into files that type checkers can read.
 
-Each page becomes `build/docs-code/PAGE.py`, with every block on the lines it has in the page, so that a checker's
+Each page becomes `build/docs_code/PAGE.py`, with every block on the lines it has in the page, so that a checker's
 message names the line to go to. Blocks after `<!--- skip: next -->` are left out, as in the tests.
 """
 
@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "build" / "docs-code"
+TARGET = ROOT / "build" / "docs_code"
 FUTURE = "from __future__ import annotations"
 
 
