@@ -1,0 +1,101 @@
+"""The operations: every request that can be made, by name. One table for client, HTTP routes and OpenAPI.
+
+A request's body is one JSON mapping. Over HTTP the parts named in the path go there, those of a read into the query,
+the rest into the JSON body; the listener joins them again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+
+from attrs import field, frozen
+
+
+class Role(StrEnum):
+    """Who may ask."""
+
+    OPERATOR = "operator"
+    NODE = "node"
+    JOIN = "join"
+    ANYBODY = "anybody"
+
+
+class Direction(StrEnum):
+    """Whether an operation answers at once, streams to the caller, or takes a stream from it."""
+
+    CALL = "call"
+    DOWN = "down"
+    UP = "up"
+
+
+@frozen
+class Operation:
+    """One operation.
+
+    Args:
+        name: For example `job.submit`.
+        method: The HTTP method.
+        path: The HTTP path below `/api/v1`, with `{parameter}` parts.
+        summary: One line for the OpenAPI document.
+        role: Who may ask.
+        direction: How it answers.
+        query: The names of its query parameters (reads), or none.
+        watchable: Whether `after` and `wait` turn it into a watch.
+        success: The HTTP status of success.
+
+    """
+
+    name: str
+    method: str
+    path: str
+    summary: str = field(kw_only=True)
+    role: Role = field(default=Role.OPERATOR, kw_only=True)
+    direction: Direction = field(default=Direction.CALL, kw_only=True)
+    query: tuple[str, ...] = field(default=(), kw_only=True)
+    watchable: bool = field(default=False, kw_only=True)
+
+    @property
+    def path_parameters(self) -> tuple[str, ...]:
+        """Return the names of the parameters in the path."""
+        return tuple(re.findall(r"{(\w+)}", self.path))
+
+
+_JOBS = "/namespaces/{namespace}/jobs"
+_ALLOCATIONS = "/namespaces/{namespace}/allocations"
+_PAGE = ("cursor", "limit")
+_LOGS = ("task", "follow", "stream", "tail", "since")
+
+OPERATIONS: Mapping[str, Operation] = {
+    operation.name: operation
+    for operation in (
+        Operation("job.submit", "POST", _JOBS, summary="Submit a job"),
+        Operation("job.plan", "POST", "/namespaces/{namespace}/plan", summary="Show what a job would change"),
+        Operation("job.list", "GET", _JOBS, summary="List jobs", query=_PAGE, watchable=True),
+        Operation("job.get", "GET", _JOBS + "/{name}", summary="Show a job", watchable=True),
+        Operation("job.result", "GET", _JOBS + "/{name}/result", summary="Show how a job's run stands", query=("version", "run"), watchable=True),
+        Operation("job.history", "GET", _JOBS + "/{name}/versions", summary="List a job's versions"),
+        Operation("job.explain", "GET", _JOBS + "/{name}/explanation", summary="Explain a job's placement"),
+        Operation("job.revert", "POST", _JOBS + "/{name}/revert", summary="Go back to an earlier version"),
+        Operation("job.scale", "POST", _JOBS + "/{name}/scale", summary="Change the count of a group"),
+        Operation("job.stop", "POST", _JOBS + "/{name}/stop", summary="Stop a job"),
+        Operation("allocation.list", "GET", _ALLOCATIONS, summary="List allocations", query=("job", "node", *_PAGE), watchable=True),
+        Operation("allocation.get", "GET", _ALLOCATIONS + "/{id}", summary="Show an allocation", watchable=True),
+        Operation("allocation.stop", "POST", _ALLOCATIONS + "/{id}/stop", summary="Stop an allocation; its slot is placed again"),
+        Operation("allocation.logs", "GET", _ALLOCATIONS + "/{id}/logs", summary="Stream the logs of an allocation", direction=Direction.DOWN, query=_LOGS),
+        Operation("job.logs", "GET", _JOBS + "/{name}/logs", summary="Stream the logs of a job", direction=Direction.DOWN, query=_LOGS),
+        Operation("event.stream", "GET", "/events", summary="Stream events", direction=Direction.DOWN, query=("after", "namespace", "job", "node", "types", "follow")),
+        Operation("node.list", "GET", "/nodes", summary="List nodes", query=_PAGE, watchable=True),
+        Operation("node.get", "GET", "/nodes/{name}", summary="Show a node", watchable=True),
+        Operation("node.drain", "POST", "/nodes/{name}/drain", summary="Move all work off a node"),
+        Operation("node.undrain", "POST", "/nodes/{name}/undrain", summary="Give a node work again"),
+        Operation("node.remove", "DELETE", "/nodes/{name}", summary="Forget a node that is down"),
+        Operation("node.invite", "POST", "/nodes/invite", summary="Make a join token"),
+        Operation("node.join", "POST", "/nodes/join", summary="Become a node", role=Role.JOIN),
+        Operation("node.sync", "POST", "/nodes/{node}/sync", summary="Renew the lease, report, and ask for changes", role=Role.NODE),
+        Operation("node.stream", "POST", "/nodes/{node}/streams/{id}", summary="Answer a request of the control plane", role=Role.NODE, direction=Direction.UP),
+        Operation("node.leave", "POST", "/nodes/{node}/leave", summary="Say that the agent goes away", role=Role.NODE),
+        Operation("system.status", "GET", "/status", summary="Show the control plane", query=()),
+    )
+}  # fmt: skip

@@ -1,0 +1,129 @@
+"""Units: durations, sizes and CPU as people write them, and as the model keeps them.
+
+A duration is kept in seconds (float), a size in bytes (int), CPU in thousandths of a core (int).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+DurationLike = float | str | timedelta
+SizeLike = int | str
+CPULike = float | str
+
+_DURATION_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_SIZE_BYTES = {
+    "": 1, "B": 1,
+    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50,
+    "KB": 10**3, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15,
+}  # fmt: skip
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
+
+DURATION_EXAMPLE = 'seconds or a duration such as "1m30s"'
+SIZE_EXAMPLE = 'bytes or a size such as "64MiB" or "64MB"'
+CPU_EXAMPLE = "cores, such as 0.5"
+
+
+def seconds(value: DurationLike) -> float:
+    """Return a duration in seconds.
+
+    Args:
+        value: Seconds, a text such as `"1m30s"` or `"250ms"`, or a `timedelta`.
+
+    Raises:
+        ValueError: It is none of these, is negative, or is not finite.
+
+    """
+    if isinstance(value, timedelta):
+        result = value.total_seconds()
+    elif isinstance(value, str):
+        if not _DURATION.fullmatch(value.strip()):
+            raise ValueError(f"{value!r} is not a duration; write {DURATION_EXAMPLE}")
+        result = sum(float(number) * _DURATION_SECONDS[unit] for number, unit in _DURATION_PART.findall(value))
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        result = float(value)
+    else:
+        raise ValueError(f"{value!r} is not a duration; write {DURATION_EXAMPLE}")  # noqa: TRY004 - one error for all
+    if not 0.0 <= result < float("inf"):
+        raise ValueError(f"{value!r} is not a duration; it is negative or has no end")
+    return result
+
+
+def optional_seconds(value: DurationLike | None) -> float | None:
+    """Return a duration in seconds, or None as it is."""
+    return None if value is None else seconds(value)
+
+
+def size_bytes(value: SizeLike) -> int:
+    """Return a size in bytes: `"64MiB"` is binary, `"64MB"` decimal, a number is bytes.
+
+    Raises:
+        ValueError: It is no size, or is negative.
+
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        result = value
+    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())) and match[2] in _SIZE_BYTES:
+        result = round(float(match[1]) * _SIZE_BYTES[match[2]]) if "." in match[1] else int(match[1]) * _SIZE_BYTES[match[2]]
+    else:
+        raise ValueError(f"{value!r} is not a size; write {SIZE_EXAMPLE}")
+    if result < 0:
+        raise ValueError(f"{value!r} is not a size; it is negative")
+    return result
+
+
+def optional_size_bytes(value: SizeLike | None) -> int | None:
+    """Return a size in bytes, or None as it is."""
+    return None if value is None else size_bytes(value)
+
+
+def cpu_millis(value: CPULike) -> int:
+    """Return CPU in thousandths of a core: `0.5` or `"0.5"` cores are 500.
+
+    Raises:
+        ValueError: It is no number of cores, is negative, or is finer than a thousandth.
+
+    """
+    try:
+        number = float(value) if not isinstance(value, bool) else float("nan")
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0.0 <= number < 1e9:  # noqa: PLR2004 - no machine has a billion cores
+        raise ValueError(f"{value!r} is not a number of cores; write {CPU_EXAMPLE}")
+    millis = round(number * 1000)
+    if abs(millis - number * 1000) > 1e-6:  # noqa: PLR2004 - float noise
+        raise ValueError(f"{value!r} is finer than a thousandth of a core")
+    return millis
+
+
+def optional_cpu_millis(value: CPULike | None) -> int | None:
+    """Return CPU in thousandths of a core, or None as it is."""
+    return None if value is None else cpu_millis(value)
+
+
+def format_duration(value: float) -> str:
+    """Return seconds as people write them, for example `1m30s`; exact down to a millisecond."""
+    millis = round(value * 1000)
+    parts = []
+    for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, millis = divmod(millis, length)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def format_size(value: int) -> str:
+    """Return bytes as people write them, exact where the unit divides them, else with one decimal."""
+    for unit in ("PiB", "TiB", "GiB", "MiB", "KiB"):
+        if value >= _SIZE_BYTES[unit]:
+            whole, rest = divmod(value, _SIZE_BYTES[unit])
+            return f"{whole}{unit}" if not rest else f"{value / _SIZE_BYTES[unit]:.1f}{unit}"
+    return f"{value}B"
+
+
+def format_cpu(value: int) -> str:
+    """Return thousandths of a core as cores."""
+    return f"{value / 1000:g}"

@@ -1,0 +1,178 @@
+"""The environment: the only source of time, chance and worker threads.
+
+Everything that is not a pure function takes an `Env`. The system's is `SystemEnv`; a simulation passes its own,
+with a virtual clock, seeded chance and threads that run inline.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from queue import SimpleQueue
+from typing import ParamSpec, TypeVar
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Worker(ABC):
+    """A thread of its own: calls run there one after the other, in the order of their arrival."""
+
+    @abstractmethod
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function on the worker and return its result; once begun it is not cancelled."""
+
+
+class Env(ABC):
+    """Time, chance, ids and threads."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """Return the wall clock, in seconds since 1970 UTC; it may step."""
+
+    @abstractmethod
+    def monotonic(self) -> float:
+        """Return a clock in seconds that never steps and also runs while the machine is suspended."""
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None:
+        """Sleep."""
+
+    @abstractmethod
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+
+    @abstractmethod
+    def token_bytes(self, count: int) -> bytes:
+        """Return unguessable bytes."""
+
+    @abstractmethod
+    def worker(self, name: str) -> AbstractAsyncContextManager[Worker]:
+        """Own a worker thread for the length of a block."""
+
+    @abstractmethod
+    async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function that blocks on some thread and return its result; once begun it is not cancelled."""
+
+    def utc_now(self) -> datetime:
+        """Return the wall clock as an aware datetime."""
+        return datetime.fromtimestamp(self.now(), UTC)
+
+    def jittered(self, seconds: float, share: float = 0.2) -> float:
+        """Return a duration moved by up to `share` of itself in either direction."""
+        return seconds * (1.0 + share * (2.0 * self.random() - 1.0))
+
+
+class _Call:
+    """One call on its way to a worker thread and back."""
+
+    __slots__ = ("done", "error", "function", "value")
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.function = function
+        self.done = anyio.Event()
+        self.value: object = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Run the function and keep what came of it."""
+        try:
+            self.value = self.function()
+        except BaseException as error:  # noqa: BLE001 - carried to the caller, whatever it is
+            self.error = error
+
+
+class _ThreadWorker(Worker):
+    """A real thread, fed by a queue."""
+
+    def __init__(self, token: anyio.lowlevel.EventLoopToken) -> None:
+        self._token = token
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+
+    def serve(self) -> None:
+        """Run calls until told to end."""
+        while (call := self._calls.get()) is not None:
+            call.run()
+            anyio.from_thread.run_sync(call.done.set, token=self._token)
+
+    def end(self) -> None:
+        """Let the thread end after the calls before this one."""
+        self._calls.put(None)
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function on the thread."""
+        call = _Call(lambda: function(*args, **kwargs))
+        with anyio.CancelScope(shield=True):
+            self._calls.put(call)
+            await call.done.wait()
+        if call.error is not None:
+            raise call.error
+        return call.value  # type: ignore[return-value]
+
+
+class SystemEnv(Env):
+    """The machine's own clocks, chance and threads."""
+
+    def __init__(self) -> None:
+        """Choose the clock that runs during suspend."""
+        # macOS: CLOCK_MONOTONIC_RAW stands still in sleep, CLOCK_MONOTONIC there does not.
+        self._clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        self._chance = random.Random(secrets.randbits(64))
+
+    def now(self) -> float:
+        """Return the wall clock."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return the clock that also runs during suspend."""
+        return time.clock_gettime(self._clock)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep on the event loop's clock."""
+        await anyio.sleep(seconds)
+
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+        return self._chance.random()
+
+    def token_bytes(self, count: int) -> bytes:
+        """Return bytes of the operating system's generator."""
+        return secrets.token_bytes(count)
+
+    @asynccontextmanager
+    async def worker(self, name: str) -> AsyncGenerator[Worker, None]:
+        """Own a thread named `khonsu-NAME`."""
+        worker = _ThreadWorker(anyio.lowlevel.current_token())
+        thread = threading.Thread(target=worker.serve, name=f"khonsu-{name}", daemon=True)
+        thread.start()
+        try:
+            yield worker
+        finally:
+            worker.end()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(thread.join)
+
+    async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function on a pooled thread."""
+        return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
+
+
+def boot_id() -> str:
+    """Return what changes with every boot of this machine: the kernel's boot id, else its boot time."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - not a user's path
+            return file.read().strip()
+    except OSError:
+        return str(int(time.time() - time.clock_gettime(time.CLOCK_MONOTONIC))) + f"-{os.uname().nodename}"
