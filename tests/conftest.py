@@ -1,4 +1,4 @@
-"""What every test has: both event loops, an empty folder of its own, and no thread left behind."""
+"""What every test has: both event loops, a folder of its own, no thread left behind, no loop blocked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import blocking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +26,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("khonsu")
+
+blocking.install()
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -56,3 +60,11 @@ def no_thread_left() -> Iterator[None]:
         if not thread.daemon:
             thread.join(THREAD_END_SECONDS)
             assert not thread.is_alive(), f"the test left the thread {thread.name!r} running"
+
+
+@pytest.fixture(autouse=True)
+def no_loop_blocked() -> Iterator[None]:
+    """Fail a test in which the library made a blocking call on an event loop's thread."""
+    blocking.found.clear()
+    yield
+    assert not blocking.found, "blocking calls on an event loop: " + "; ".join(sorted(set(blocking.found)))
