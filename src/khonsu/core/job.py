@@ -267,22 +267,22 @@ class Task:
     name: str
     config: Mapping[str, JSON]
     driver: str
-    resources: Resources
-    env: Mapping[str, str]
-    user: str | None
-    meta: Mapping[str, str]
-    isolation: str | None
-    artifacts: tuple[Artifact, ...]
-    kill_signal: str
-    kill_timeout_seconds: float
-    shutdown_delay_seconds: float
-    logs: Logs
-    checks: tuple[Check, ...]
-    volumes: tuple[Volume, ...]
-    secrets: tuple[SecretUse, ...]
-    lifecycle: Mapping[str, JSON]
-    depends_on: tuple[str, ...]
-    templates: tuple[Mapping[str, JSON], ...]
+    resources: Resources = field(factory=Resources)
+    env: Mapping[str, str] = field(factory=dict)
+    user: str | None = None
+    meta: Mapping[str, str] = field(factory=dict)
+    isolation: str | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    kill_signal: str = "SIGTERM"
+    kill_timeout_seconds: float = field(default=10.0, alias="kill_timeout")
+    shutdown_delay_seconds: float = field(default=0.0, alias="shutdown_delay")
+    logs: Logs = field(factory=Logs)
+    checks: tuple[Check, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    secrets: tuple[SecretUse, ...] = ()
+    lifecycle: Mapping[str, JSON] = field(factory=dict)
+    depends_on: tuple[str, ...] = ()
+    templates: tuple[Mapping[str, JSON], ...] = ()
 
     def __init__(  # noqa: PLR0913 - the fields of the contract
         self,
@@ -324,8 +324,8 @@ class Task:
             isolation=isolation,
             artifacts=tuple(artifacts),
             kill_signal=kill_signal,
-            kill_timeout_seconds=seconds(kill_timeout),
-            shutdown_delay_seconds=seconds(shutdown_delay),
+            kill_timeout=seconds(kill_timeout),
+            shutdown_delay=seconds(shutdown_delay),
             logs=logs if logs is not None else Logs(),
             checks=tuple(checks),
             volumes=tuple(volumes),

@@ -12,6 +12,11 @@ DurationLike = float | str | timedelta
 SizeLike = int | str
 CPULike = float | str
 
+
+class Millis(int):
+    """Thousandths of a core, for where a number would be taken for cores: `Resources(cpu=Millis(250))`."""
+
+
 _DURATION_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
@@ -87,6 +92,10 @@ def cpu_millis(value: CPULike) -> int:
         ValueError: It is no number of cores, is negative, or is finer than a thousandth.
 
     """
+    if isinstance(value, Millis):
+        if value < 0:
+            raise ValueError(f"{int(value)} thousandths of a core are negative")
+        return int(value)
     try:
         number = float(value) if not isinstance(value, bool) else float("nan")
     except (TypeError, ValueError):

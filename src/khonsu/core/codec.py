@@ -1,0 +1,300 @@
+"""The one codec: values of the model to JSON and back. Every cattrs hook lives here.
+
+A value is a mapping by attribute name; what is absent is null, never missing. Enums and ids are text, a `Time` is
+RFC 3339 in UTC with microseconds, a `Revision` is `TERM.N`. Keys that are not known are ignored when reading, and a
+missing key has its default, so that neighbouring versions understand each other. Types are not guessed: `"5"` is no
+number and `1` is no boolean.
+
+cattrs, which takes a while to load, is imported when the first value is converted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
+from functools import cache
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+
+import attrs
+
+from khonsu.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+    from khonsu.core.job import JSON, Task
+
+T = TypeVar("T")
+
+JSON_DEPTH_MAX = 64
+"""How deep free JSON values (a driver's config, an event's details) may be nested."""
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_LINES_MAX = 20
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def to_json(value: object) -> JSON:
+    """Return a value, or a list or mapping of values, as JSON values that share nothing with it.
+
+    Raises:
+        TypeError: It is, or holds, what has no JSON form, such as a `Secret`.
+
+    """
+    return _converter().unstructure(value)
+
+
+def from_json(cls: type[T], data: JSON) -> T:
+    """Build a value of a class, or of a type such as `tuple[Node, ...]`, from JSON values.
+
+    Raises:
+        InvalidRequest: The data is not such a value; names every mistake with its path.
+
+    """
+    from khonsu.core.mistakes import UNREADABLE, find_mistakes
+
+    converter = _converter()
+    try:
+        return converter.structure(data, cls)
+    except UNREADABLE:
+        problems = find_mistakes(cls, data, lambda kind, part: converter.structure(part, kind))
+    lines = "".join(f"\n  {problem}" for problem in problems[:_LINES_MAX])
+    more = f"\n  and {len(problems) - _LINES_MAX} more" if len(problems) > _LINES_MAX else ""
+    raise InvalidRequest(f"this is no {getattr(cls, '__name__', cls)}:{lines}{more}")
+
+
+def dumps(value: object) -> str:
+    """Return a value as compact JSON text, all of it ASCII.
+
+    Raises:
+        TypeError: It holds what has no JSON form.
+        ValueError: It holds a number without end, which JSON does not know.
+
+    """
+    return json.dumps(to_json(value), separators=(",", ":"), allow_nan=False)
+
+
+def loads(text: str | bytes) -> JSON:
+    """Read JSON text (UTF-8).
+
+    Raises:
+        InvalidRequest: It is no JSON, holds `NaN` or half a character, or is too deep.
+
+    """
+    try:
+        plain = text if isinstance(text, str) else text.decode("utf-8")
+        value = json.loads(plain, parse_constant=_no_constant)
+        if _SURROGATE.search(plain):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise InvalidRequest("the JSON is nested too deep", hint=f"At most {JSON_DEPTH_MAX} levels are taken") from None
+    except UnicodeError as error:
+        raise InvalidRequest(f"the JSON is not UTF-8: {error.reason if hasattr(error, 'reason') else error}") from None
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from None
+    return value
+
+
+def time_text(at: float) -> str:
+    """Return seconds since 1970 as RFC 3339 in UTC, with microseconds."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def parse_time(text: JSON) -> float:
+    """Return an RFC 3339 time as seconds since 1970.
+
+    Raises:
+        ValueError: It is no time, or has no offset from UTC.
+
+    """
+    moment = datetime.fromisoformat(_string(text))
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset from UTC")
+    return moment.timestamp()
+
+
+def plain_json(value: JSON, depth: int = JSON_DEPTH_MAX) -> JSON:
+    """Return a copy of a JSON value made of dicts, lists, texts, numbers, booleans and None.
+
+    Raises:
+        TypeError: It holds something else, or a key that is no text.
+        ValueError: It is nested too deep.
+
+    """
+    kind = value.__class__
+    if kind in _SCALARS:
+        return value
+    if depth == 0:
+        raise ValueError(f"more than {JSON_DEPTH_MAX} levels")
+    if isinstance(value, Mapping):
+        return {_string(key): plain_json(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(item, depth - 1) for item in value]
+    if isinstance(value, Enum):
+        return plain_json(value.value, depth)
+    raise TypeError(f"a {kind.__name__} has no JSON form")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# ------------------------------------------------------------------------------------------------------- the converter
+
+
+@cache
+def _converter() -> Converter:
+    """Return the converter; its hooks for each class are generated when they are first needed."""
+    from cattrs import Converter
+
+    from khonsu.core import job
+    from khonsu.core.records import Time
+    from khonsu.core.revision import Revision
+    from khonsu.core.secret import Secret
+
+    # Mistakes are looked for only after a failure, so that the usual path carries no book-keeping.
+    made = Converter(detailed_validation=False, unstruct_collection_overrides={tuple: list})
+    made.register_structure_hook(str, _ignoring_type(_string))
+    made.register_structure_hook(int, _ignoring_type(_integer))
+    made.register_structure_hook(float, _ignoring_type(_number))
+    made.register_structure_hook(bool, _ignoring_type(_boolean))
+    made.register_structure_hook(StrEnum, lambda value, cls: cls(value))
+    made.register_unstructure_hook(StrEnum, lambda value: value.value)
+    made.register_structure_hook_func(_is_any, _ignoring_type(plain_json))
+    made.register_unstructure_hook_func(_is_any, plain_json)
+    made.register_structure_hook_func(_is_scalar_union, _scalar_union)
+    made.register_unstructure_hook_func(_is_scalar_union, lambda value: value)
+    made.register_structure_hook(Time, _ignoring_type(parse_time))
+    made.register_unstructure_hook(Time, time_text)
+    made.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(made, cls))
+    made.register_structure_hook_factory(lambda cls: cls is job.Task, lambda _: _task_hook(made))
+    made.register_structure_hook(Revision, lambda value, _: Revision.parse(_string(value)))
+    made.register_unstructure_hook(Revision, str)
+    made.register_structure_hook(Secret, _refuse_secret)
+    made.register_unstructure_hook(Secret, _refuse_secret)
+    made.register_structure_hook_factory(_is_origin(tuple), lambda cls: _tuple_hook(made, cls))
+    made.register_structure_hook_factory(_is_origin(Mapping), lambda cls: _mapping_hook(made, cls))
+    return made
+
+
+def _ignoring_type(read: Callable[[JSON], T]) -> Callable[[JSON, type], T]:
+    return lambda value, _: read(value)
+
+
+def _string(value: JSON) -> str:
+    if value.__class__ is str:
+        return value
+    raise TypeError("it is not text")
+
+
+def _integer(value: JSON) -> int:
+    if value.__class__ is int:
+        return value
+    raise TypeError("it is not a whole number")
+
+
+def _number(value: JSON) -> float:
+    if value.__class__ is float or value.__class__ is int:
+        return float(value)
+    raise TypeError("it is not a number")
+
+
+def _boolean(value: JSON) -> bool:
+    if value.__class__ is bool:
+        return value
+    raise TypeError("it is not true or false")
+
+
+def _is_any(cls: object) -> bool:
+    return cls is Any
+
+
+def _is_origin(origin: type) -> Callable[[object], bool]:
+    return lambda cls: get_origin(cls) is origin
+
+
+def _is_scalar_union(cls: Any) -> bool:
+    """Say whether a type is a union of scalars and literals, without None."""
+    return get_origin(cls) in (Union, UnionType) and all(
+        get_origin(part) is Literal or part in (str, int, float, bool) for part in get_args(cls)
+    )
+
+
+def _scalar_union(value: JSON, cls: object) -> JSON:
+    for part in get_args(cls):
+        if value.__class__ is part or (get_origin(part) is Literal and value in get_args(part)):
+            return value
+    raise TypeError("it is none of these")
+
+
+def _refuse_secret(*_: object) -> NoReturn:
+    raise TypeError("a Secret has no JSON form; call reveal() where the text is really needed")
+
+
+def _class_hook(converter: Converter, cls: type) -> Callable[[JSON, type], Any]:
+    """Return the hook of an attrs class: cattrs' generated one, for tables only."""
+    from cattrs.gen import make_dict_structure_fn, override
+
+    from khonsu.core.units import Millis, cpu_millis, optional_cpu_millis
+
+    # These take cores when a person writes them; the attribute and its JSON are thousandths.
+    millis = override(struct_hook=lambda value, _: Millis(_integer(value)))
+    optional = override(struct_hook=lambda value, _: None if value is None else Millis(_integer(value)))
+    named = {cpu_millis: millis, optional_cpu_millis: optional}
+    attributes = attrs.fields(attrs.resolve_types(cls))
+    overrides: Any = {a.name: named[a.converter] for a in attributes if a.converter in named}
+    build: Callable[[JSON, type], Any] = make_dict_structure_fn(cls, converter, **overrides)
+
+    def structure(data: JSON, kind: type) -> Any:
+        return build(_table(data), kind)
+
+    return structure
+
+
+def _task_hook(converter: Converter) -> Callable[[JSON, type], Task]:
+    """Return the hook of `Task`, whose own constructor takes a driver's config instead of the attributes."""
+    from khonsu.core.job import Task
+
+    attributes: tuple[attrs.Attribute[Any], ...] = attrs.fields(attrs.resolve_types(Task))
+    hooks = [(a.name, str(a.alias), converter.get_structure_hook(a.type), a.type) for a in attributes if a.type]
+
+    def structure(data: JSON, _: type) -> Task:
+        table = _table(data)
+        task = Task.__new__(Task)
+        values = {alias: hook(table[name], kind) for name, alias, hook, kind in hooks if name in table}
+        task.__attrs_init__(**values)
+        return task
+
+    return structure
+
+
+def _tuple_hook(converter: Converter, kind: Any) -> Callable[[JSON, type], tuple[Any, ...]]:
+    item_kind = get_args(kind)[0]
+    hook = converter.get_structure_hook(item_kind)
+
+    def structure(data: JSON, _: type) -> tuple[Any, ...]:
+        if not isinstance(data, (list, tuple)):
+            raise TypeError("it is no list")
+        return tuple([hook(item, item_kind) for item in data])
+
+    return structure
+
+
+def _mapping_hook(converter: Converter, kind: Any) -> Callable[[JSON, type], dict[str, Any]]:
+    item_kind = get_args(kind)[1]
+    hook = converter.get_structure_hook(item_kind)
+
+    def structure(data: JSON, _: type) -> dict[str, Any]:
+        return {_string(key): hook(item, item_kind) for key, item in _table(data).items()}
+
+    return structure
+
+
+def _table(data: JSON) -> Mapping[str, JSON]:
+    if data.__class__ is dict or isinstance(data, Mapping):
+        return data
+    raise TypeError("it is no table")
