@@ -42,7 +42,10 @@ PROGRAMS = ("cli/", "examples/", "bench/", "__main__.py", HELPER)
 
 # Who catches everything, and how often: the outermost loops, which must outlive what they call. Counts only fall; a new
 # entry needs a reason that a reviewer believes.
-BROAD_EXCEPTS: dict[str, int] = {}
+BROAD_EXCEPTS: dict[str, int] = {
+    "env.py": 1,  # a worker thread hands what a call raised to the task that waits for it
+    "supervisor/child.py": 1,  # between fork and exec, nothing may unwind into the parent's code
+}
 
 
 @pytest.mark.parametrize("library_name", sorted(DOORS))
