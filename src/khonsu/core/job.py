@@ -9,375 +9,168 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
-import attrs
 from attrs import field, frozen
 
-from khonsu.core.states import JobType
-from khonsu.core.units import (
-    CPULike,
-    DurationLike,
-    SizeLike,
-    cpu_millis,
-    optional_cpu_millis,
-    optional_seconds,
-    optional_size_bytes,
-    seconds,
-    size_bytes,
+from khonsu.core.about import about
+from khonsu.core.codec import plain_json
+from khonsu.core.conditions import (
+    OPERATORS,
+    UNARY_OPERATORS,
+    Affinity,
+    Constraint,
+    Spread,
+    as_affinities,
+    as_constraints,
+    as_spreads,
 )
+from khonsu.core.policies import Disconnect, Logs, Periodic, Reschedule, Restart, Update
+from khonsu.core.states import JobType
+from khonsu.core.task import (
+    JSON,
+    SIZE_BYTES_MAX,
+    Artifact,
+    ArtifactSource,
+    Check,
+    Device,
+    Resources,
+    SecretUse,
+    Task,
+    Volume,
+)
+from khonsu.core.units import DurationLike, SizeLike, size_bytes
 
-JSON: TypeAlias = Any
-"""A JSON value."""
+__all__ = [
+    "COUNT_MAX",
+    "JSON",
+    "OPERATORS",
+    "UNARY_OPERATORS",
+    "Affinity",
+    "Artifact",
+    "ArtifactSource",
+    "Check",
+    "Constraint",
+    "Device",
+    "Disconnect",
+    "Group",
+    "Job",
+    "Logs",
+    "Periodic",
+    "Port",
+    "PortLike",
+    "Reschedule",
+    "Resources",
+    "Restart",
+    "SecretUse",
+    "Spread",
+    "Task",
+    "Update",
+    "Volume",
+    "as_port",
+]
 
-T = TypeVar("T")
-
-OPERATORS = ("=", "!=", "<", "<=", ">", ">=", "in", "not_in", "regex", "version", "is_set", "is_not_set", "distinct")
-UNARY_OPERATORS = ("is_set", "is_not_set", "distinct")
-
-
-def _as_tuple(value: Iterable[T]) -> tuple[T, ...]:
-    return tuple(value)
-
-
-def _as_mapping(value: Mapping[str, T]) -> dict[str, T]:
-    return dict(value)
-
-
-@frozen
-class Constraint:
-    """A condition on a node: `ATTRIBUTE OPERATOR VALUE`."""
-
-    attribute: str
-    operator: str = "="
-    value: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Constraint:
-        """Parse `"label.disk = ssd"`; the value may hold spaces, `is_set` and its like take none.
-
-        Raises:
-            ValueError: The text is not three words, or two for an operator without a value.
-
-        """
-        words = text.split(None, 2)
-        if len(words) == 3 and words[1] in OPERATORS and words[1] not in ("is_set", "is_not_set"):  # noqa: PLR2004
-            return cls(words[0], words[1], words[2].strip())
-        if len(words) == 2 and words[1] in UNARY_OPERATORS:  # noqa: PLR2004
-            return cls(words[0], words[1])
-        raise ValueError(f'{text!r} is not "ATTRIBUTE OPERATOR VALUE" with one of {" ".join(OPERATORS)}')
-
-    def __str__(self) -> str:
-        """Return it as people write it."""
-        return f"{self.attribute} {self.operator} {self.value}".rstrip()
-
-
-def _constraint(value: Constraint | str) -> Constraint:
-    return Constraint.parse(value) if isinstance(value, str) else value
-
-
-def _constraints(values: Iterable[Constraint | str]) -> tuple[Constraint, ...]:
-    return tuple(_constraint(value) for value in values)
-
-
-@frozen
-class Affinity:
-    """A wish: prefer (or, with a negative weight, avoid) nodes where a condition holds."""
-
-    where: Constraint = field(converter=_constraint)
-    weight: int = 50
-
-
-@frozen
-class Spread:
-    """A wish to spread the copies over the values of an attribute, evenly or by shares in percent."""
-
-    attribute: str
-    weight: int = field(default=100, kw_only=True)
-    targets: Mapping[str, int] = field(factory=dict, converter=_as_mapping, kw_only=True)
+COUNT_MAX = 1_000_000
+PORT_MAX = 65_535
 
 
 @frozen
 class Port:
     """A named port of a group. `host` None is dynamic; `task` None is the same as the host's."""
 
-    name: str
-    host: int | None = None
-    task: int | None = None
+    name: str = field(metadata=about("The port's name, for `${port.NAME}`.", name=True))
+    host: int | None = field(
+        default=None, metadata=about("The port of the node; none: one is chosen.", low=1, high=PORT_MAX)
+    )
+    task: int | None = field(
+        default=None, metadata=about("The port that the task listens on, where it is another.", low=1, high=PORT_MAX)
+    )
 
 
 PortLike: TypeAlias = Literal["dynamic"] | int | Mapping[str, int]
+PORT_EXPECTED = '"dynamic", a number, or { host = ..., task = ... }'
 
 
-def _port(name: str, value: PortLike | str) -> Port:
-    if isinstance(value, bool) or not isinstance(value, (int, str, Mapping)):
-        raise ValueError(f'port {name}: {value!r} is not "dynamic", a number, or {{ host = ..., task = ... }}')
-    if isinstance(value, str):
-        if value != "dynamic":
-            raise ValueError(f'port {name}: {value!r} is not "dynamic", a number, or {{ host = ..., task = ... }}')
+def as_port(name: str, value: PortLike | str) -> Port:
+    """Return a port from what people write for it.
+
+    Raises:
+        ValueError: It is neither "dynamic", nor a number, nor a mapping of `host` and `task`.
+
+    """
+    if value == "dynamic":
         return Port(name)
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return Port(name, value)
-    if unknown := sorted(set(value) - {"host", "task"}):
-        raise ValueError(f"port {name}: {', '.join(unknown)} is not known; known are host and task")
-    return Port(name, value.get("host"), value.get("task"))
+    if isinstance(value, Mapping) and set(value) <= {"host", "task"}:
+        return Port(name, value.get("host"), value.get("task"))
+    raise ValueError(f"port {name}: {value!r} is not {PORT_EXPECTED}")
 
 
-def _ports(value: Mapping[str, PortLike] | Iterable[Port]) -> tuple[Port, ...]:
+def _as_ports(value: Mapping[str, PortLike] | Iterable[Port]) -> tuple[Port, ...]:
     if isinstance(value, Mapping):
-        return tuple(_port(name, port) for name, port in value.items())
+        return tuple(as_port(name, port) for name, port in value.items())
     return tuple(value)
 
 
-@frozen(kw_only=True)
-class Restart:
-    """Restarts of a task on its node: `attempts` within a window, then the allocation fails."""
-
-    attempts: int = 3
-    within_seconds: float = field(default=600.0, converter=seconds, alias="within")
-    delay_seconds: float = field(default=2.0, converter=seconds, alias="delay")
-    delay_max_seconds: float = field(default=60.0, converter=seconds, alias="delay_max")
-
-
-@frozen(kw_only=True)
-class Reschedule:
-    """Moves of a failed copy to another node; `attempts` None is without limit."""
-
-    attempts: int | None = None
-    delay_seconds: float = field(default=5.0, converter=seconds, alias="delay")
-    delay_max_seconds: float = field(default=600.0, converter=seconds, alias="delay_max")
-
-
-@frozen(kw_only=True)
-class Update:
-    """How copies of an earlier version are replaced."""
-
-    max_parallel: int = 1
-    healthy_for_seconds: float = field(default=5.0, converter=seconds, alias="healthy_for")
-    healthy_within_seconds: float = field(default=300.0, converter=seconds, alias="healthy_within")
-    progress_within_seconds: float = field(default=600.0, converter=seconds, alias="progress_within")
-    start_first: Literal["auto"] | bool = "auto"
-    auto_revert: bool = True
-    canary: int = 0
-
-
-@frozen(kw_only=True)
-class Disconnect:
-    """What happens to copies on a node that is silent."""
-
-    replace_after_seconds: float = field(default=0.0, converter=seconds, alias="replace_after")
-    stop_after_seconds: float | None = field(default=None, converter=optional_seconds, alias="stop_after")
-    keep: Literal["replacement", "original"] = "replacement"
-
-
-@frozen(kw_only=True)
-class Device:
-    """Devices that a task asks for."""
-
-    name: str
-    count: int = 1
-    constraints: tuple[Constraint, ...] = field(default=(), converter=_constraints)
-
-
-@frozen(kw_only=True)
-class Resources:
-    """What one copy of a task reserves. `cpu` in cores is a reservation and a weight; `cpu_max` is a quota."""
-
-    cpu_millis: int = field(default=0.1, converter=cpu_millis, alias="cpu")
-    cpu_max_millis: int | None = field(default=None, converter=optional_cpu_millis, alias="cpu_max")
-    memory_bytes: int = field(default="128MiB", converter=size_bytes, alias="memory")
-    memory_max_bytes: int | None = field(default=None, converter=optional_size_bytes, alias="memory_max")
-    devices: tuple[Device, ...] = field(default=(), converter=_as_tuple)
-
-
-@frozen(kw_only=True)
-class ArtifactSource:
-    """Where the artifact for one platform comes from."""
-
-    source: str
-    sha256: str | None = None
-
-
-@frozen(kw_only=True)
-class Artifact:
-    """A file that is fetched before a task starts; `platforms` ("linux/arm64") override `source`."""
-
-    source: str | None = None
-    sha256: str | None = None
-    destination: str | None = None
-    platforms: Mapping[str, ArtifactSource] = field(factory=dict, converter=_as_mapping)
-
-
-@frozen(kw_only=True)
-class Logs:
-    """How much of a task's output is kept, per stream."""
-
-    files: int = 10
-    file_size_bytes: int = field(default="10MiB", converter=size_bytes, alias="file_size")
-
-
-@frozen(kw_only=True)
-class Check:
-    """A health check of a task."""
-
-    type: str
-    port: str | None = None
-    path: str = "/"
-    command: tuple[str, ...] = field(default=(), converter=_as_tuple)
-    interval_seconds: float = field(default=5.0, converter=seconds, alias="interval")
-    timeout_seconds: float = field(default=2.0, converter=seconds, alias="timeout")
-    healthy_after: int = 1
-    unhealthy_after: int = 3
-    grace_seconds: float = field(default=0.0, converter=seconds, alias="grace")
-
-
-@frozen(kw_only=True)
-class Volume:
-    """A named volume of the node, mounted into a task."""
-
-    name: str
-    path: str
-    read_only: bool = False
-
-
-@frozen(kw_only=True)
-class SecretUse:
-    """A stored secret given to a task as a file or a variable."""
-
-    name: str
-    file: str | None = None
-    env: str | None = None
-    on_change: str = "nothing"
-
-
-@frozen(kw_only=True)
-class Periodic:
-    """When a job runs again and again."""
-
-    cron: str
-    timezone: str = "UTC"
-    overlap: str = "skip"
-    catch_up: str = "last"
-
-
-@frozen(init=False)
-class Task:
-    """One process of a group. `config` is a driver's config value, or a mapping with `driver=`."""
-
-    name: str
-    config: Mapping[str, JSON]
-    driver: str
-    resources: Resources = field(factory=Resources)
-    env: Mapping[str, str] = field(factory=dict)
-    user: str | None = None
-    meta: Mapping[str, str] = field(factory=dict)
-    isolation: str | None = None
-    artifacts: tuple[Artifact, ...] = ()
-    kill_signal: str = "SIGTERM"
-    kill_timeout_seconds: float = field(default=10.0, alias="kill_timeout")
-    shutdown_delay_seconds: float = field(default=0.0, alias="shutdown_delay")
-    logs: Logs = field(factory=Logs)
-    checks: tuple[Check, ...] = ()
-    volumes: tuple[Volume, ...] = ()
-    secrets: tuple[SecretUse, ...] = ()
-    lifecycle: Mapping[str, JSON] = field(factory=dict)
-    depends_on: tuple[str, ...] = ()
-    templates: tuple[Mapping[str, JSON], ...] = ()
-
-    def __init__(  # noqa: PLR0913 - the fields of the contract
-        self,
-        name: str,
-        config: object,
-        /,
-        *,
-        driver: str | None = None,
-        resources: Resources | None = None,
-        env: Mapping[str, str] | None = None,
-        user: str | None = None,
-        meta: Mapping[str, str] | None = None,
-        isolation: str | None = None,
-        artifacts: Iterable[Artifact] = (),
-        kill_signal: str = "SIGTERM",
-        kill_timeout: DurationLike = 10.0,
-        shutdown_delay: DurationLike = 0.0,
-        logs: Logs | None = None,
-        checks: Iterable[Check] = (),
-        volumes: Iterable[Volume] = (),
-        secrets: Iterable[SecretUse] = (),
-        lifecycle: Mapping[str, JSON] | None = None,
-        depends_on: Iterable[str] = (),
-        templates: Iterable[Mapping[str, JSON]] = (),
-    ) -> None:
-        """Make a task; the driver's name comes from the type of `config` unless it is a mapping."""
-        mapping, named = _config_mapping(config)
-        chosen = driver or named
-        if chosen is None:
-            raise ValueError(f"task {name!r}: a config that is a mapping needs driver=")
-        self.__attrs_init__(  # type: ignore[attr-defined]
-            name=name,
-            config=mapping,
-            driver=chosen,
-            resources=resources if resources is not None else Resources(),
-            env=dict(env or {}),
-            user=user,
-            meta=dict(meta or {}),
-            isolation=isolation,
-            artifacts=tuple(artifacts),
-            kill_signal=kill_signal,
-            kill_timeout=seconds(kill_timeout),
-            shutdown_delay=seconds(shutdown_delay),
-            logs=logs if logs is not None else Logs(),
-            checks=tuple(checks),
-            volumes=tuple(volumes),
-            secrets=tuple(secrets),
-            lifecycle=dict(lifecycle or {}),
-            depends_on=tuple(depends_on),
-            templates=tuple(templates),
-        )
-
-
-def _config_mapping(config: object) -> tuple[dict[str, JSON], str | None]:
-    """Return a config as a JSON mapping without its defaults' noise, and the driver its type names."""
-    if isinstance(config, Mapping):
-        return dict(config), None
-    if not attrs.has(type(config)):
-        raise ValueError(f"{config!r} is not a driver's config or a mapping")
-    mapping = {
-        attribute.name: _plain(getattr(config, attribute.name))
-        for attribute in attrs.fields(type(config))
-        if getattr(config, attribute.name) != attribute.default
-    }
-    return mapping, getattr(type(config), "driver", None)
-
-
-def _plain(value: JSON) -> JSON:
-    """Return a config's value as a JSON value."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+def _as_tasks(values: Iterable[Task]) -> tuple[Task, ...]:
+    return tuple(values)
 
 
 @frozen
 class Group:
     """Tasks that are placed together, `count` times. A slot is (job, group, index)."""
 
-    name: str
-    tasks: tuple[Task, ...] = field(converter=_as_tuple, kw_only=True)
-    count: int = field(default=1, kw_only=True)
-    gang: bool = field(default=False, kw_only=True)
-    max_per_node: int | None = field(default=None, kw_only=True)
-    exclusive: bool = field(default=False, kw_only=True)
-    ports: tuple[Port, ...] = field(default=(), converter=_ports, kw_only=True)
-    constraints: tuple[Constraint, ...] = field(default=(), converter=_constraints, kw_only=True)
-    affinities: tuple[Affinity, ...] = field(default=(), converter=_as_tuple, kw_only=True)
-    spreads: tuple[Spread, ...] = field(default=(), converter=_as_tuple, kw_only=True)
-    restart: Restart | None = field(default=None, kw_only=True)
-    reschedule: Reschedule | None = field(default=None, kw_only=True)
-    update: Update = field(factory=Update, kw_only=True)
-    disconnect: Disconnect = field(factory=Disconnect, kw_only=True)
-    disk_bytes: int = field(default="300MiB", converter=size_bytes, alias="disk", kw_only=True)
+    name: str = field(metadata=about("The group's name, unlike that of the others of its job.", name=True))
+    tasks: tuple[Task, ...] = field(
+        converter=_as_tasks, kw_only=True, metadata=about("What runs together on one node.")
+    )
+    count: int = field(default=1, kw_only=True, metadata=about("How many copies run.", low=0, high=COUNT_MAX))
+    gang: bool = field(
+        default=False, kw_only=True, metadata=about("Whether all copies are placed at once, or none of them.")
+    )
+    max_per_node: int | None = field(
+        default=None, kw_only=True, metadata=about("How many copies one node may have.", low=1, high=COUNT_MAX)
+    )
+    exclusive: bool = field(
+        default=False,
+        kw_only=True,
+        metadata=about("Whether a slot must never run twice, even if that means waiting for a lost node."),
+    )
+    ports: tuple[Port, ...] = field(
+        default=(), converter=_as_ports, kw_only=True, metadata=about(f"Ports by name: {PORT_EXPECTED}.")
+    )
+    constraints: tuple[Constraint, ...] = field(
+        default=(),
+        converter=as_constraints,
+        kw_only=True,
+        metadata=about('What a node must be like, as "ATTRIBUTE OPERATOR VALUE".'),
+    )
+    affinities: tuple[Affinity, ...] = field(
+        default=(), converter=as_affinities, kw_only=True, metadata=about("Which nodes are liked or disliked.")
+    )
+    spreads: tuple[Spread, ...] = field(
+        default=(), converter=as_spreads, kw_only=True, metadata=about("Over what the copies are spread.")
+    )
+    restart: Restart | None = field(
+        default=None, kw_only=True, metadata=about("Restarts on the node; none: as the job's type has them.")
+    )
+    reschedule: Reschedule | None = field(
+        default=None, kw_only=True, metadata=about("Moves to another node; none: as the job's type has them.")
+    )
+    update: Update = field(
+        factory=Update, kw_only=True, metadata=about("How copies of an earlier version are replaced.")
+    )
+    disconnect: Disconnect = field(
+        factory=Disconnect, kw_only=True, metadata=about("What happens to copies on a node that is silent.")
+    )
+    disk_bytes: int = field(
+        default=300 * 2**20,
+        converter=size_bytes,
+        alias="disk",
+        kw_only=True,
+        metadata=about("Disk that one copy reserves.", low=0, high=SIZE_BYTES_MAX),
+    )
 
     def restart_policy(self, job_type: JobType) -> Restart:
         """Return the restart policy, by the job's type where the group has none of its own."""
@@ -402,7 +195,7 @@ class Group:
     def starts_first(self, job_type: JobType) -> bool:
         """Return whether a new copy may start before the old one stops."""
         if self.update.start_first != "auto":
-            return bool(self.update.start_first) and not self.exclusive
+            return self.update.start_first and not self.exclusive
         writable = any(not volume.read_only for task in self.tasks for volume in task.volumes)
         static = any(port.host is not None for port in self.ports)
         return job_type is JobType.SERVICE and not (static or writable or self.exclusive)
@@ -413,36 +206,74 @@ class Group:
         return max((task.kill_timeout_seconds + task.shutdown_delay_seconds for task in self.tasks), default=math.nan)
 
 
+def _as_groups(values: Iterable[Group]) -> tuple[Group, ...]:
+    return tuple(values)
+
+
+def _as_meta(value: Mapping[str, str]) -> Mapping[str, str]:
+    return dict(value)
+
+
+def _as_parameters(value: Mapping[str, JSON]) -> Mapping[str, JSON]:
+    return {str(key): plain_json(item) for key, item in value.items()}
+
+
 @frozen
 class Job:
     """A job: groups of tasks, and how they are to run."""
 
-    name: str
-    groups: tuple[Group, ...] = field(converter=_as_tuple, kw_only=True)
-    type: JobType = field(default=JobType.SERVICE, converter=JobType, kw_only=True)
-    priority: int = field(default=50, kw_only=True)
-    namespace: str = field(default="default", kw_only=True)
-    scheduler: str = field(default="binpack", kw_only=True)
-    pool: str = field(default="default", kw_only=True)
-    meta: Mapping[str, str] = field(factory=dict, converter=_as_mapping, kw_only=True)
-    constraints: tuple[Constraint, ...] = field(default=(), converter=_constraints, kw_only=True)
-    affinities: tuple[Affinity, ...] = field(default=(), converter=_as_tuple, kw_only=True)
-    spreads: tuple[Spread, ...] = field(default=(), converter=_as_tuple, kw_only=True)
-    periodic: Periodic | None = field(default=None, kw_only=True)
-    parameters: Mapping[str, JSON] = field(factory=dict, converter=_as_mapping, kw_only=True)
+    name: str = field(metadata=about("The job's name, unlike that of the others of its namespace.", name=True))
+    groups: tuple[Group, ...] = field(
+        converter=_as_groups, kw_only=True, metadata=about("What is placed, each group as a unit.")
+    )
+    type: JobType = field(
+        default=JobType.SERVICE, converter=JobType, kw_only=True, metadata=about("What kind of work it is.")
+    )
+    priority: int = field(default=50, kw_only=True, metadata=about("Who goes first, 100 before 1.", low=1, high=100))
+    namespace: str = field(
+        default="default", kw_only=True, metadata=about("Whose job it is: names are unlike within one.", name=True)
+    )
+    scheduler: str = field(
+        default="binpack", kw_only=True, metadata=about("Which scheduler chooses the nodes.", name=True)
+    )
+    pool: str = field(default="default", kw_only=True, metadata=about("Among which nodes.", name=True))
+    meta: Mapping[str, str] = field(
+        factory=dict, converter=_as_meta, kw_only=True, metadata=about("Notes of your own, for `${meta.X}`.")
+    )
+    constraints: tuple[Constraint, ...] = field(
+        default=(),
+        converter=as_constraints,
+        kw_only=True,
+        metadata=about('What every node must be like, as "ATTRIBUTE OPERATOR VALUE".'),
+    )
+    affinities: tuple[Affinity, ...] = field(
+        default=(), converter=as_affinities, kw_only=True, metadata=about("Which nodes are liked or disliked.")
+    )
+    spreads: tuple[Spread, ...] = field(
+        default=(), converter=as_spreads, kw_only=True, metadata=about("Over what the copies of a group are spread.")
+    )
+    periodic: Periodic | None = field(
+        default=None, kw_only=True, metadata=about("When it runs again and again.", later=True)
+    )
+    parameters: Mapping[str, JSON] = field(
+        factory=dict,
+        converter=_as_parameters,
+        kw_only=True,
+        metadata=about("What must be said when it is started.", later=True),
+    )
 
     def group(self, name: str) -> Group | None:
         """Return a group by its name."""
         return next((group for group in self.groups if group.name == name), None)
 
     @classmethod
-    def single(  # noqa: PLR0913 - the daily fields of job, group and task
+    def single(
         cls,
         name: str,
         config: object,
         /,
         *,
-        type: str = "service",  # noqa: A002 - the field's name
+        type: str = "service",
         driver: str | None = None,
         count: int = 1,
         priority: int = 50,

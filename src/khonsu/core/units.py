@@ -5,6 +5,7 @@ A duration is kept in seconds (float), a size in bytes (int), CPU in thousandths
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
 
@@ -30,6 +31,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
 DURATION_EXAMPLE = 'seconds or a duration such as "1m30s"'
 SIZE_EXAMPLE = 'bytes or a size such as "64MiB" or "64MB"'
 CPU_EXAMPLE = "cores, such as 0.5"
+CORES_END = 1e6
+"""No machine has a million cores; below that a thousandth is exact."""
+_FLOAT_NOISE = 1e-6
+_DIGITS_MAX = 30
 
 
 def seconds(value: DurationLike) -> float:
@@ -42,18 +47,17 @@ def seconds(value: DurationLike) -> float:
         ValueError: It is none of these, is negative, or is not finite.
 
     """
-    if isinstance(value, timedelta):
-        result = value.total_seconds()
-    elif isinstance(value, str):
-        if not _DURATION.fullmatch(value.strip()):
-            raise ValueError(f"{value!r} is not a duration; write {DURATION_EXAMPLE}")
-        result = sum(float(number) * _DURATION_SECONDS[unit] for number, unit in _DURATION_PART.findall(value))
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        result = float(value)
+    given: object = value
+    if isinstance(given, timedelta):
+        result = given.total_seconds()
+    elif isinstance(given, str) and _DURATION.fullmatch(given.strip()):
+        result = sum(float(number) * _DURATION_SECONDS[unit] for number, unit in _DURATION_PART.findall(given))
+    elif isinstance(given, (int, float)) and not isinstance(given, bool):
+        result = _float(given)
     else:
-        raise ValueError(f"{value!r} is not a duration; write {DURATION_EXAMPLE}")  # noqa: TRY004 - one error for all
-    if not 0.0 <= result < float("inf"):
-        raise ValueError(f"{value!r} is not a duration; it is negative or has no end")
+        raise ValueError(f"{given!r} is not a duration; write {DURATION_EXAMPLE}")
+    if not 0.0 <= result < math.inf:
+        raise ValueError(f"{given!r} is not a duration; it is negative or has no end")
     return result
 
 
@@ -69,12 +73,13 @@ def size_bytes(value: SizeLike) -> int:
         ValueError: It is no size, or is negative.
 
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        result = value
-    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())) and match[2] in _SIZE_BYTES:
-        result = round(float(match[1]) * _SIZE_BYTES[match[2]]) if "." in match[1] else int(match[1]) * _SIZE_BYTES[match[2]]
+    given: object = value
+    if isinstance(given, int) and not isinstance(given, bool):
+        result = given
+    elif isinstance(given, str) and (match := _SIZE.fullmatch(given.strip())) and match[2] in _SIZE_BYTES:
+        result = _product(match[1], _SIZE_BYTES[match[2]])
     else:
-        raise ValueError(f"{value!r} is not a size; write {SIZE_EXAMPLE}")
+        raise ValueError(f"{given!r} is not a size; write {SIZE_EXAMPLE}")
     if result < 0:
         raise ValueError(f"{value!r} is not a size; it is negative")
     return result
@@ -96,14 +101,11 @@ def cpu_millis(value: CPULike) -> int:
         if value < 0:
             raise ValueError(f"{int(value)} thousandths of a core are negative")
         return int(value)
-    try:
-        number = float(value) if not isinstance(value, bool) else float("nan")
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not 0.0 <= number < 1e9:  # noqa: PLR2004 - no machine has a billion cores
+    number = math.nan if isinstance(value, bool) else _float(value)
+    if not 0.0 <= number < CORES_END:
         raise ValueError(f"{value!r} is not a number of cores; write {CPU_EXAMPLE}")
     millis = round(number * 1000)
-    if abs(millis - number * 1000) > 1e-6:  # noqa: PLR2004 - float noise
+    if abs(millis - number * 1000) > _FLOAT_NOISE:
         raise ValueError(f"{value!r} is finer than a thousandth of a core")
     return millis
 
@@ -111,6 +113,23 @@ def cpu_millis(value: CPULike) -> int:
 def optional_cpu_millis(value: CPULike | None) -> int | None:
     """Return CPU in thousandths of a core, or None as it is."""
     return None if value is None else cpu_millis(value)
+
+
+def _float(value: object) -> float:
+    """Return a number as float: not a number where it is none, infinity where it is too large for one."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _product(digits: str, unit: int) -> int:
+    """Return digits times a unit, exact unless there is a decimal point."""
+    if len(digits) > _DIGITS_MAX:
+        raise ValueError(f"{digits[:_DIGITS_MAX]}... is not a size; it has more than {_DIGITS_MAX} digits")
+    return round(float(digits) * unit) if "." in digits else int(digits) * unit
 
 
 def format_duration(value: float) -> str:
