@@ -53,7 +53,7 @@ class Changes:
         version: The version that was looked at; it belongs to a plan of this version only.
         place: Copies to place.
         stop: Allocations to stop.
-        adopt: Allocations of an earlier version whose group has not changed: they are labelled with `version` and run on.
+        adopt: Allocations of an earlier version of an unchanged group: they get the label `version` and run on.
         mark_lost: Unknown allocations that the disconnect policy gives up: `stop_after` has passed.
         wake_at: When to look again if nothing happens before.
         status: What the job's status should be.
