@@ -218,14 +218,15 @@ def _is_origin(origin: type) -> Callable[[object], bool]:
 
 
 def _is_scalar_union(cls: Any) -> bool:
-    """Say whether a type is a union of scalars and literals, without None."""
-    return get_origin(cls) in (Union, UnionType) and all(
-        get_origin(part) is Literal or part in (str, int, float, bool) for part in get_args(cls)
+    """Say whether a type is a literal, or a union of scalars and literals without None."""
+    parts = get_args(cls) if get_origin(cls) in (Union, UnionType) else (cls,)
+    return all(get_origin(part) is Literal for part in parts) or (
+        len(parts) > 1 and all(get_origin(part) is Literal or part in (str, int, float, bool) for part in parts)
     )
 
 
-def _scalar_union(value: JSON, cls: object) -> JSON:
-    for part in get_args(cls):
+def _scalar_union(value: JSON, cls: Any) -> JSON:
+    for part in (cls,) if get_origin(cls) is Literal else get_args(cls):
         if value.__class__ is part or (get_origin(part) is Literal and value in get_args(part)):
             return value
     raise TypeError("it is none of these")

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import attrs
 
+from khonsu.core.codec import JSON_DEPTH_MAX
 from khonsu.core.records import Time
 from khonsu.core.revision import Revision
 from khonsu.errors import Problem
@@ -29,6 +30,7 @@ _NAMES: Mapping[Kind, str] = {
     Time: "a time such as 2026-01-31T12:00:00.000000Z",
     Revision: 'a revision such as "1.42"',
     NoneType: "null",
+    Any: f"JSON of at most {JSON_DEPTH_MAX} levels",
 }
 
 
@@ -92,12 +94,11 @@ def _parts(kind: Kind, data: Any, path: str) -> Iterator[tuple[str, Kind, object
             yield path, inner[0], data
     elif origin is tuple and isinstance(data, list):
         yield from ((f"{path}[{index}]", get_args(kind)[0], item) for index, item in enumerate(data))
-    elif isinstance(data, Mapping):
-        if origin is not None:
-            yield from ((f"{path}.{key}".lstrip("."), get_args(kind)[1], item) for key, item in data.items())
-        elif attrs.has(kind):
-            known = {attribute.name: attribute.type for attribute in attrs.fields(attrs.resolve_types(kind))}
-            yield from ((f"{path}.{key}".lstrip("."), known[key], item) for key, item in data.items() if key in known)
+    elif origin is Mapping and isinstance(data, Mapping):
+        yield from ((f"{path}.{key}".lstrip("."), get_args(kind)[1], item) for key, item in data.items())
+    elif origin is None and attrs.has(kind) and isinstance(data, Mapping):
+        known = {attribute.name: attribute.type for attribute in attrs.fields(attrs.resolve_types(kind))}
+        yield from ((f"{path}.{key}".lstrip("."), known[key], item) for key, item in data.items() if key in known)
 
 
 def _missing(kind: Kind, data: object, path: str) -> Iterator[Problem]:
