@@ -183,6 +183,8 @@ class JobResult(Value):
     status: ResultStatus
     allocations: tuple[Allocation, ...] = ()
     """The current allocation of each slot, by group and slot."""
+    unplaced: int = 0
+    """How many copies are wanted and have no place yet."""
     explanation: Explanation | None = None
     exit_code: int | None = None
     message: str = ""
