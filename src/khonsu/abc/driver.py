@@ -35,6 +35,8 @@ class TaskExit:
     signal: int | None = None
     out_of_memory: bool = False
     finished_at: float = 0.0
+    lease_expired: bool = False
+    """Whether it was stopped because the node's lease ran out; for exclusive tasks only."""
     message: str = ""
 
     @property

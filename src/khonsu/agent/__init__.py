@@ -1,0 +1,1 @@
+"""The agent: makes the allocations of one node real, and says what has become of them."""
