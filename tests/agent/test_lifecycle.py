@@ -113,6 +113,7 @@ class Story:
 
 
 def of_type(kind: type[Action], actions: Iterable[Action]) -> list[Action]:
+    """Return the actions of one kind."""
     return [action for action in actions if isinstance(action, kind)]
 
 
@@ -305,25 +306,26 @@ def test_a_batch_copy_has_no_health() -> None:
     assert story.prepared().started().tell(Looked(now=10_000.0)).state.progress.health is None
 
 
-@given(
-    st.integers(0, 20),
-    st.floats(0, 100),
-    st.floats(0, 1000),
-    st.floats(0.1, 10_000),
-    st.lists(st.floats(0, 10_000), max_size=30),
-    st.floats(0, 20_000),
-)
-def test_the_policy_is_kept(
-    attempts: int, delay: float, delay_max: float, within: float, times: list[float], now: float
-) -> None:
+@st.composite
+def policies(draw: st.DrawFn) -> Restart:
+    """Return a policy."""
+    return Restart(
+        attempts=draw(st.integers(0, 20)),
+        within=draw(st.floats(0.1, 10_000)),
+        delay=draw(st.floats(0, 100)),
+        delay_max=draw(st.floats(0, 1000)),
+    )
+
+
+@given(policies(), st.lists(st.floats(0, 10_000), max_size=30), st.floats(0, 20_000))
+def test_the_policy_is_kept(policy: Restart, times: list[float], now: float) -> None:
     """Never more restarts within the window than allowed, and never a longer wait than the longest."""
-    policy = Restart(attempts=attempts, within=within, delay=delay, delay_max=delay_max)
     past = tuple(sorted(at for at in times if at <= now))
     wait, counted = restart_delay(policy, past, now)
-    recent = [at for at in past if now - at < within]
-    assert (wait is None) == (len(recent) >= attempts)
+    recent = [at for at in past if now - at < policy.within_seconds]
+    assert (wait is None) == (len(recent) >= policy.attempts)
     if wait is not None:
-        assert 0 <= wait <= delay_max
+        assert 0 <= wait <= policy.delay_max_seconds
         assert counted == (*recent, now)
 
 
