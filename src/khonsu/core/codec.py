@@ -11,6 +11,7 @@ cattrs, which takes a while to load, is imported when the first value is convert
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -33,7 +34,8 @@ T = TypeVar("T")
 JSON_DEPTH_MAX = 64
 """How deep free JSON values (a driver's config, an event's details) may be nested."""
 
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+_SCALARS = frozenset({str, bool, type(None)})
+_INTEGER_END = 2**63
 _LINES_MAX = 20
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -122,12 +124,16 @@ def plain_json(value: JSON, depth: int = JSON_DEPTH_MAX) -> JSON:
 
     Raises:
         TypeError: It holds something else, or a key that is no text.
-        ValueError: It is nested too deep.
+        ValueError: It is nested too deep, or a number has no end or does not fit into 64 bits.
 
     """
     kind = value.__class__
     if kind in _SCALARS:
         return value
+    if kind is int:
+        return _integer(value)
+    if kind is float:
+        return _number(value)
     if depth == 0:
         raise ValueError(f"more than {JSON_DEPTH_MAX} levels")
     if isinstance(value, Mapping):
@@ -192,15 +198,20 @@ def _string(value: JSON) -> str:
 
 
 def _integer(value: JSON) -> int:
-    if value.__class__ is int:
-        return value
-    raise TypeError("it is not a whole number")
+    if value.__class__ is not int:
+        raise TypeError("it is not a whole number")
+    if not -_INTEGER_END <= value < _INTEGER_END:
+        raise ValueError("it does not fit into 64 bits")
+    return value
 
 
 def _number(value: JSON) -> float:
-    if value.__class__ is float or value.__class__ is int:
-        return float(value)
-    raise TypeError("it is not a number")
+    if value.__class__ is not float and value.__class__ is not int:
+        raise TypeError("it is not a number")
+    number = float(value)
+    if not -math.inf < number < math.inf:
+        raise ValueError("it has no end")
+    return number
 
 
 def _boolean(value: JSON) -> bool:

@@ -30,7 +30,7 @@ _NAMES: Mapping[Kind, str] = {
     Time: "a time such as 2026-01-31T12:00:00.000000Z",
     Revision: 'a revision such as "1.42"',
     NoneType: "null",
-    Any: f"JSON of at most {JSON_DEPTH_MAX} levels",
+    Any: f"JSON of at most {JSON_DEPTH_MAX} levels and numbers of 64 bits",
 }
 
 
@@ -47,11 +47,16 @@ def show(value: object) -> str:
     return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 1] + "…"
 
 
+def origin_of(kind: Kind) -> object:
+    """Return what a type is made with (`tuple`, `Mapping`, a union, `Literal`), None for a class."""
+    return get_origin(kind)
+
+
 def describe(kind: Kind) -> str:
     """Return in words what a type takes."""
     if kind in _NAMES:
         return _NAMES[kind]
-    origin: object = get_origin(kind)
+    origin = origin_of(kind)
     if origin in (Union, UnionType):
         return " or ".join(describe(part) for part in get_args(kind))
     if origin is Literal:
@@ -87,7 +92,7 @@ def _expected(kind: Kind, error: Exception) -> str:
 
 def _parts(kind: Kind, data: Any, path: str) -> Iterator[tuple[str, Kind, object]]:
     """Yield what a value is made of: the path, the type and the data of each part."""
-    origin: object = get_origin(kind)
+    origin = origin_of(kind)
     if origin in (Union, UnionType):
         inner = [part for part in get_args(kind) if part is not NoneType]
         if len(inner) == 1 and data is not None:
