@@ -1,0 +1,116 @@
+"""The book: every allocation that the agent has, in memory and in the journal."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from attrs import frozen
+
+from khonsu.agent.journal import Journal
+from khonsu.agent.state import AllocationState, Progress
+from khonsu.core.codec import from_json, to_json
+from khonsu.core.ids import AllocationId
+from khonsu.core.job import JSON, Group
+from khonsu.core.protocol import Assignment
+from khonsu.core.revision import ZERO, Revision
+from khonsu.errors import InvalidRequest
+
+_ASSIGNMENT: Final = "assignment/"
+_PROGRESS: Final = "progress/"
+_GROUP: Final = "group/"
+_SEEN: Final = "seen"
+_BOOT: Final = "boot"
+_log = logging.getLogger(__name__)
+
+
+@frozen(kw_only=True)
+class Kept:
+    """What an earlier run of the agent left in the journal."""
+
+    states: tuple[AllocationState, ...] = ()
+    seen: Revision = ZERO
+    boot: str = ""
+
+
+def read(values: Mapping[str, JSON]) -> Kept:
+    """Return what a journal's values say.
+
+    An allocation that cannot be read, since another version wrote it, is left out: then it is not known here any more.
+    """
+    seen, boot = values.get(_SEEN), values.get(_BOOT)
+    return Kept(
+        states=tuple(_states(values)),
+        seen=Revision.parse(seen) if isinstance(seen, str) else ZERO,
+        boot=boot if isinstance(boot, str) else "",
+    )
+
+
+def _states(values: Mapping[str, JSON]) -> Iterator[AllocationState]:
+    groups: dict[str, Group] = {}
+    for key, value in values.items():
+        if not key.startswith(_ASSIGNMENT):
+            continue
+        try:
+            assignment = from_json(Assignment, value)
+            if assignment.group not in groups:
+                groups[assignment.group] = from_json(Group, values.get(_GROUP + assignment.group))
+            progress = from_json(Progress, values.get(_PROGRESS + assignment.id))
+        except InvalidRequest as error:
+            _log.warning("the journal's entry %s cannot be read and is left out: %s", key, error)
+            continue
+        yield AllocationState(assignment=assignment, group=groups[assignment.group], progress=progress)
+
+
+class Book:
+    """The allocations of a node by id. Used from the event loop only.
+
+    What is noted is on its way to the disk; `journal.durable()` waits until it is there.
+    """
+
+    def __init__(self, journal: Journal, kept: Kept) -> None:
+        """Begin with what an earlier run left."""
+        self.journal = journal
+        self.states: dict[AllocationId, AllocationState] = {state.assignment.id: state for state in kept.states}
+        self.seen = kept.seen
+        """The newest revision of what is wanted that was ever acted on."""
+        self._groups = Counter(state.assignment.group for state in kept.states)
+
+    def note(self, state: AllocationState) -> None:
+        """Note an allocation as it is now."""
+        key = state.assignment.id
+        before = self.states.get(key)
+        self.states[key] = state
+        if before is None:
+            name = state.assignment.group
+            self._groups[name] += 1
+            if self._groups[name] == 1:
+                self.journal.put(_GROUP + name, to_json(state.group))
+        if before is None or before.assignment != state.assignment:
+            self.journal.put(_ASSIGNMENT + key, to_json(state.assignment))
+        if before is None or before.progress is not state.progress:
+            self.journal.put(_PROGRESS + key, to_json(state.progress))
+
+    def forget(self, key: AllocationId) -> None:
+        """Drop an allocation whose end the control plane knows."""
+        state = self.states.pop(key, None)
+        if state is None:
+            return
+        self.journal.drop(_ASSIGNMENT + key)
+        self.journal.drop(_PROGRESS + key)
+        name = state.assignment.group
+        self._groups[name] -= 1
+        if not self._groups[name]:
+            del self._groups[name]
+            self.journal.drop(_GROUP + name)
+
+    def note_seen(self, revision: Revision) -> None:
+        """Note up to which revision it is known what is wanted."""
+        self.seen = revision
+        self.journal.put(_SEEN, str(revision))
+
+    def note_boot(self, boot: str) -> None:
+        """Note in which boot of the machine the processes of the book run."""
+        self.journal.put(_BOOT, boot)
