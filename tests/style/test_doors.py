@@ -20,7 +20,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "peewee": ("stores/",),
     "playhouse": ("stores/",),
     "sqlite3": ("stores/",),
-    "httpx": ("transports/", "artifacts/"),
+    "httpx": ("transports/pool.py", "artifacts/"),
+    "h11": ("transports/upload.py", "api/"),
     "cryptography": ("security/",),
     "fsspec": ("backup/", "artifacts/"),
     "s3fs": ("backup/", "artifacts/"),
@@ -46,6 +47,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "env.py": 1,  # a worker thread hands what a call raised to the task that waits for it
     "scopes.py": 1,  # what fails beside the block's own error becomes a note on it
     "supervisor/child.py": 1,  # between fork and exec, nothing may unwind into the parent's code
+    "transports/serving.py": 1,  # one request that fails must not end the server; its caller is told without the inside
 }
 
 

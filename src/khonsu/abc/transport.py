@@ -6,7 +6,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
@@ -67,7 +67,8 @@ class Connection(ABC):
     def stream(self, request: Request, /) -> AbstractAsyncContextManager[ByteStream]:
         """Open a stream; errors of the request are raised on entry. Leaving the block ends it on both sides.
 
-        A stream from the caller (`Direction.UP`) is complete when the block is left without an exception.
+        A stream from the caller (`Direction.UP`) is complete when the block is left without an exception. When the
+        other side ends such a stream first, the block is cancelled and what it said is raised.
         """
 
 
@@ -77,6 +78,18 @@ class Transport(ABC):
     @abstractmethod
     def connect(self, identity: Identity | None, /) -> AbstractAsyncContextManager[Connection]:
         """Own a connection. Dialling may happen at the first call."""
+
+
+@runtime_checkable
+class SupportsPinning(Protocol):
+    """A transport whose server proves itself by an authority, which can be kept and pinned from then on."""
+
+    @property
+    def authority(self) -> str | None:
+        """Return the certificate (PEM) of the authority that is trusted, or None while it is not known."""
+
+    def pinned(self, authority: str, /) -> Transport:
+        """Return such a transport to the same server that trusts this authority (PEM) and nobody else."""
 
 
 class Handler(ABC):
@@ -101,6 +114,19 @@ class Handler(ABC):
     @abstractmethod
     def ready(self) -> bool:
         """Return whether requests are served."""
+
+
+@runtime_checkable
+class SupportsAuthentication(Protocol):
+    """A handler that can tell who asks before anything else of a request was read."""
+
+    def authenticate(self, operation: str, credential: Secret | None, /) -> None:
+        """Return at once if this credential may ask for this operation; `call` and `stream` check it again.
+
+        Raises:
+            NotAllowed: It may not; `Unauthenticated` where it is not known.
+
+        """
 
 
 class Listener(ABC):

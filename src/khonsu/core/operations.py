@@ -1,7 +1,7 @@
 """The operations: every request that can be made, by name. One table for client, HTTP routes and OpenAPI.
 
 A request's body is one JSON mapping. Over HTTP the parts named in the path go there, those of a read into the query,
-the rest into the JSON body; the listener joins them again.
+the rest into the JSON body; the listener joins them again (`khonsu.transports.routing`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,28 @@ class Direction(StrEnum):
     UP = "up"
 
 
+class Kind(StrEnum):
+    """What a parameter of a query is. In a body, durations and times are seconds."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    FLAG = "flag"
+    DURATION = "duration"
+    TIME = "time"
+
+
+QUERY_KINDS: Mapping[str, Kind] = {
+    "limit": Kind.INTEGER,
+    "version": Kind.INTEGER,
+    "run": Kind.INTEGER,
+    "tail": Kind.INTEGER,
+    "follow": Kind.FLAG,
+    "wait": Kind.DURATION,
+    "since": Kind.TIME,
+}
+"""The kinds of the parameters of queries; all others are text."""
+
+
 @frozen
 class Operation:
     """One operation.
@@ -42,8 +64,7 @@ class Operation:
         role: Who may ask.
         direction: How it answers.
         query: The names of its query parameters (reads), or none.
-        watchable: Whether `after` and `wait` turn it into a watch.
-        success: The HTTP status of success.
+        watchable: Whether `after` (a revision) and `wait` turn it into a watch.
 
     """
 
@@ -60,6 +81,16 @@ class Operation:
     def path_parameters(self) -> tuple[str, ...]:
         """Return the names of the parameters in the path."""
         return tuple(re.findall(r"{(\w+)}", self.path))
+
+    @property
+    def reads(self) -> bool:
+        """Return whether it only reads: whoever asked may go away, and then it ends."""
+        return self.method == "GET"
+
+    @property
+    def query_parameters(self) -> tuple[str, ...]:
+        """Return the names of all that may go into the query."""
+        return (*self.query, "after", "wait") if self.watchable else self.query
 
 
 _JOBS = "/namespaces/{namespace}/jobs"

@@ -1,0 +1,31 @@
+"""Worlds and checks for tests. Nothing here needs a test framework."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from khonsu.testing.counterpart import Counterpart as Counterpart
+    from khonsu.testing.transports import TransportCheckFailed as TransportCheckFailed
+    from khonsu.testing.transports import check_transport as check_transport
+
+_HOMES = {
+    "Counterpart": "khonsu.testing.counterpart",
+    "TransportCheckFailed": "khonsu.testing.transports",
+    "check_transport": "khonsu.testing.transports",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - the names have one home
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name where it is used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the names."""
+    return list(__all__)

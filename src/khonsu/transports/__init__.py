@@ -1,0 +1,1 @@
+"""How the parts talk: in one process, and over HTTPS."""
