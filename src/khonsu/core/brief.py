@@ -52,7 +52,7 @@ def _policy(policy: Restart | Reschedule, default: Restart | Reschedule) -> dict
     for attribute in attributes_of(type(policy)):
         value = getattr(policy, attribute.name)
         if value != getattr(default, attribute.name):
-            table[str(attribute.alias)] = "unlimited" if value is None else _form(attribute.name, value)
+            table[str(attribute.alias)] = "unlimited" if value is None else form(attribute.name, value)
     return table
 
 
@@ -62,11 +62,11 @@ def _table(value: object) -> dict[str, Any]:
     for attribute in attributes_of(type(value)):
         part = getattr(value, attribute.name)
         if attribute.default is attrs.NOTHING or part != default_of(attribute):
-            table[str(attribute.alias)] = _form(attribute.name, part)
+            table[str(attribute.alias)] = form(attribute.name, part)
     return table
 
 
-def _form(name: str, value: Any) -> Any:
+def form(name: str, value: Any) -> Any:
     """Return the value of an attribute as people write it; the end of the name tells the unit."""
     if name.endswith("_seconds"):
         text = format_duration(value)

@@ -221,7 +221,7 @@ class Task:
     ) -> None:
         """Make a task; the driver's name comes from the type of `config` unless it is a mapping."""
         mapping, named = _config_mapping(config)
-        chosen = driver or named
+        chosen = driver if driver is not None else named
         if chosen is None:
             raise ValueError(f"task {name!r}: a config that is a mapping needs driver=")
         self.__attrs_init__(
