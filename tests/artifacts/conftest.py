@@ -38,6 +38,7 @@ class Visit(BaseHTTPRequestHandler):
     """One request, answered by the page of its path."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     site: Site
 
     def do_GET(self) -> None:
@@ -215,9 +216,21 @@ def secure_site(authority_directory: Path) -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture(scope="session")
+def system_ca_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the certificate of an authority that nothing here was signed by."""
+    file = tmp_path_factory.mktemp("system") / "ca.pem"
+    file.write_text(Authority.new(SystemEnv()).certificate_pem)
+    return file
+
+
 @pytest.fixture
-def open_store(tmp_path: Path, ca_file: Path) -> Callable[..., ArtifactStore]:
+def open_store(
+    tmp_path: Path, ca_file: Path, system_ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., ArtifactStore]:
     """Return a function that makes a store over the test's cache directory, trusting `secure_site`."""
+    # One authority instead of the system's many, which take longer to read than most tests to run.
+    monkeypatch.setenv("SSL_CERT_FILE", str(system_ca_file))
 
     def make(**options: Any) -> ArtifactStore:
         return ArtifactStore(tmp_path / "cache", env=SystemEnv(), **{"ca_file": ca_file, **options})

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
 
-from khonsu.artifacts import ArtifactStore
+from khonsu.artifacts import ArtifactStore, http
 from khonsu.errors import ArtifactError, DigestMismatch
 from tests.artifacts.conftest import KIB, MIB, Site, Visit, content, sha256
 
@@ -136,29 +137,15 @@ async def test_a_wrong_digest_is_refused_and_nothing_is_kept(tmp_path: Path, sit
     assert _cached(tmp_path) == {"objects": [], "parts": []}
 
 
-@pytest.mark.parametrize(
-    ("status", "retryable"),
-    [
-        (204, False),
-        (400, False),
-        (401, False),
-        (403, False),
-        (404, False),
-        (408, True),
-        (410, False),
-        (429, True),
-        (500, True),
-        (502, True),
-        (503, True),
-    ],
-)
-async def test_a_refusal_is_named(site: Site, open_store: OpenStore, status: int, retryable: bool) -> None:
+async def test_a_refusal_is_named(site: Site, open_store: OpenStore) -> None:
     """The error has the address and the status, and says whether to try again."""
-    url = site.page("/tool", lambda visit: visit.answer(status))
+    retryable = dict.fromkeys((204, 400, 401, 403, 404, 410), False) | dict.fromkeys((408, 429, 500, 502, 503), True)
     async with open_store() as store:
-        with pytest.raises(ArtifactError, match=f"/tool: the server answered {status}") as caught:
-            await store.fetch(url, sha256(BODY))
-    assert caught.value.retryable is retryable
+        for status, expected in retryable.items():
+            url = site.page("/tool", lambda visit, status=status: visit.answer(status))  # type: ignore[misc]
+            with pytest.raises(ArtifactError, match=f"/tool: the server answered {status}") as caught:
+                await store.fetch(url, sha256(BODY))
+            assert (status, caught.value.retryable) == (status, expected)
 
 
 async def test_nobody_there_may_be_tried_again(site: Site, open_store: OpenStore) -> None:
@@ -188,6 +175,20 @@ async def test_ssl_cert_file_is_trusted(
     url = secure_site.file("/tool", BODY)
     async with open_store(ca_file=None) as store:
         (await store.fetch(url)).release()
+
+
+def test_the_systems_authorities_are_trusted_or_those_of_certifi(
+    tmp_path: Path, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without authorities of its own still reaches the public web; a file comes on top of either."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    assert http.tls_context(None).verify_mode is ssl.CERT_REQUIRED
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    bare = http.tls_context(None)
+    assert bare.cert_store_stats()["x509_ca"] > 10
+    assert (bare.verify_mode, bare.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert http.tls_context(ca_file).cert_store_stats()["x509_ca"] == bare.cert_store_stats()["x509_ca"] + 1
 
 
 @pytest.mark.parametrize("text", [None, "nonsense"])

@@ -20,15 +20,16 @@ def _with_user(url: str) -> str:
     return url.replace("//", "//ann:s3cret@")
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirects_are_followed(site: Site, open_store: OpenStore, status: int) -> None:
+async def test_redirects_are_followed(site: Site, open_store: OpenStore) -> None:
     """An artifact keeps the name of the address that the job gave."""
-    site.file("/dir/real", BODY)
-    url = site.redirect("/latest", "dir/real", status)
-    async with open_store() as store:
-        with await store.fetch(url, DIGEST) as artifact:
-            assert artifact.path.read_bytes() == BODY
-            assert artifact.name == "latest"
+    for status in (301, 302, 303, 307, 308):
+        body = content(1000, str(status))
+        site.file("/dir/real", body)
+        url = site.redirect("/latest", "dir/real", status)
+        async with open_store() as store:
+            with await store.fetch(url, sha256(body)) as artifact:
+                assert artifact.path.read_bytes() == body
+                assert artifact.name == "latest"
 
 
 async def test_five_redirects_are_followed_and_no_more(site: Site, open_store: OpenStore) -> None:
@@ -64,14 +65,12 @@ async def test_a_redirect_to_a_stronger_scheme_is_followed(
         (await store.fetch(site.redirect("/tool", secure_site.url + "/tool"), DIGEST)).release()
 
 
-@pytest.mark.parametrize(
-    "location", ["file:///etc/hostname", "ftp://127.0.0.1/tool", "data:,moon", "http://[/", "gopher:"]
-)
-async def test_a_redirect_never_leads_elsewhere_than_the_web(site: Site, open_store: OpenStore, location: str) -> None:
+async def test_a_redirect_never_leads_elsewhere_than_the_web(site: Site, open_store: OpenStore) -> None:
     """A server cannot have the agent read its own files."""
     async with open_store() as store:
-        with pytest.raises(ArtifactError, match=r"weaker|not supported|cannot be read"):
-            await store.fetch(site.redirect("/tool", location), DIGEST)
+        for location in ("file:///etc/hostname", "ftp://127.0.0.1/tool", "data:,moon", "http://[/", "gopher:"):
+            with pytest.raises(ArtifactError, match=r"weaker|not supported|cannot be read"):
+                await store.fetch(site.redirect("/tool", location), DIGEST)
 
 
 async def test_a_redirect_without_location_is_a_refusal(site: Site, open_store: OpenStore) -> None:
