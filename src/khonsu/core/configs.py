@@ -1,7 +1,7 @@
 """What can be said of a job only with the nodes at hand: drivers, their configs, the scheduler.
 
-A driver's config is checked against the JSON Schema that the nodes report. The schemas come from other machines, so that
-whatever they hold, checking ends and never fails; keywords that are not known here allow everything.
+A driver's config is checked against the JSON Schema that the nodes report. The schemas come from other machines:
+whatever they hold, checking ends and does not fail, and keywords that are not known here allow everything.
 """
 
 from __future__ import annotations

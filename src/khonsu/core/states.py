@@ -6,9 +6,9 @@ Each machine is an ordered enum, one table of moves, and one `step`. A move that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
@@ -220,10 +220,30 @@ NODE = Machine(
     },
 )
 
-MACHINES: tuple[Machine[JobStatus] | Machine[EvaluationStatus] | Machine[AllocationStatus] | Machine[TaskState] | Machine[NodeStatus], ...] = (
-    JOB,
-    EVALUATION,
-    ALLOCATION,
-    TASK,
-    NODE,
-)
+MACHINES: tuple[Machine[Any], ...] = (JOB, EVALUATION, ALLOCATION, TASK, NODE)
+
+
+def state_table(machine: Machine[Any]) -> str:
+    """Return the moves of a machine as a table in Markdown, for the docs."""
+    rows = [f"| {event} | {_sources(moves)} | {_targets(moves)} |" for event, moves in machine.moves.items()]
+    return "\n".join(("| event | from | to |", "|---|---|---|", *rows))
+
+
+def state_diagram(machine: Machine[Any]) -> str:
+    """Return the moves of a machine as a drawing in Mermaid, for the docs; those that lead nowhere new are left out."""
+    events: dict[tuple[str, str], list[str]] = {}
+    for event, moves in machine.moves.items():
+        for source, target in moves.items():
+            if source != target:
+                events.setdefault((source.value, target.value), []).append(event)
+    arrows = [f"    {source} --> {target}: {', '.join(names)}" for (source, target), names in events.items()]
+    states: Iterable[StrEnum] = machine.states
+    return "\n".join(("stateDiagram-v2", f"    [*] --> {next(iter(states)).value}", *arrows))
+
+
+def _sources(moves: Mapping[StrEnum, StrEnum]) -> str:
+    return ", ".join(state.value for state in moves)
+
+
+def _targets(moves: Mapping[StrEnum, StrEnum]) -> str:
+    return ", ".join(dict.fromkeys(state.value for state in moves.values()))

@@ -16,7 +16,9 @@ class Value:
     def _repr_html_(self) -> str:
         """Return the value as a table of its fields, for notebooks."""
         fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(type(self))  # type: ignore[arg-type]
-        rows = "".join(
-            f"<tr><th>{escape(field.name)}</th><td>{escape(str(getattr(self, field.name)))}</td></tr>" for field in fields
-        )
+        rows = "".join(_row(field.name, getattr(self, field.name)) for field in fields)
         return f"<table><caption>{escape(type(self).__name__)}</caption>{rows}</table>"
+
+
+def _row(name: str, value: object) -> str:
+    return f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
