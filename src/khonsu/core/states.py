@@ -6,7 +6,7 @@ Each machine is an ordered enum, one table of moves, and one `step`. A move that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
@@ -129,6 +129,11 @@ class Machine(Generic[S]):
     states: type[S]
     moves: Mapping[str, Mapping[S, S]]
 
+    @property
+    def first(self) -> S:
+        """Return the state of a new thing."""
+        return next(iter(self.states))
+
     def step(self, state: S, event: str, story: str = "") -> S:
         """Return the state after an event.
 
@@ -237,8 +242,7 @@ def state_diagram(machine: Machine[Any]) -> str:
             if source != target:
                 events.setdefault((source.value, target.value), []).append(event)
     arrows = [f"    {source} --> {target}: {', '.join(names)}" for (source, target), names in events.items()]
-    states: Iterable[StrEnum] = machine.states
-    return "\n".join(("stateDiagram-v2", f"    [*] --> {next(iter(states)).value}", *arrows))
+    return "\n".join(("stateDiagram-v2", f"    [*] --> {machine.first.value}", *arrows))
 
 
 def _sources(moves: Mapping[StrEnum, StrEnum]) -> str:
