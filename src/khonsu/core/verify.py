@@ -1,0 +1,221 @@
+"""Checking a plan against the present: what of it still fits is accepted, first come first served."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from zlib import crc32
+
+import numpy as np
+from attrs import frozen
+
+from khonsu.core.arrays import BoolArray, IntArray, occurrence
+from khonsu.core.ask import demand, make_ask
+from khonsu.core.changes import Changes
+from khonsu.core.feasible import distinct_attributes, feasible
+from khonsu.core.fleet import Fleet
+from khonsu.core.fleet_state import FleetState
+from khonsu.core.job import Group, Job
+from khonsu.core.plan import Conflict, Plan
+from khonsu.core.records import PortAssignment, job_key
+from khonsu.core.terms import distinct_blocks
+from khonsu.errors import PluginError
+
+GONE = "gone"
+"""The reason for nodes that are no longer there."""
+
+
+@frozen(kw_only=True, eq=False)
+class Verdict:
+    """What of a plan can be committed now.
+
+    Args:
+        accepted: Which placements, in the order of the plan.
+        rows: The row of each placement's node in the live fleet, -1 where it is gone.
+        ports: The ports of each placement, nothing for those not accepted; empty if no group has ports.
+        conflicts: Why the others cannot be.
+
+    """
+
+    accepted: BoolArray
+    rows: IntArray
+    ports: tuple[tuple[PortAssignment, ...], ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+
+    @property
+    def rejected(self) -> int:
+        """Return how many placements cannot be committed."""
+        return len(self.accepted) - int(np.count_nonzero(self.accepted))
+
+
+def verify(plan: Plan, live: FleetState, job: Job) -> Verdict:
+    """Check a plan against the fleet as it is now, with the feasibility that schedulers use; changes nothing.
+
+    Placements are taken in the order of the plan while they fit. Nothing of what the plan says but its placements is
+    believed: what a copy takes comes from the spec.
+
+    Args:
+        plan: The plan, of `job`'s version.
+        live: The fleet now.
+        job: The spec of the version that is placed.
+
+    """
+    key = job_key(job.namespace, job.name)
+    groups = {group.name: group for group in job.groups}
+    nodes = plan.placements.node
+    rows = nodes.astype(np.int64) if plan.layout == live.layout else live.rows(plan.nodes)[nodes]
+    accepted = np.zeros(len(rows), np.bool_)
+    conflicts: list[Conflict] = []
+    giving = _Giving(live, key)
+    fleet = live.snapshot(plan.revision, job=key)
+    parts = _by_group(plan)
+    for position, places in parts:
+        group = groups.get(plan.groups[position])
+        if group is None:
+            raise PluginError(f"scheduler {plan.scheduler}: {job.name} has no group {plan.groups[position]}")
+        check = _GroupCheck(job, group, fleet, rows[places])
+        keep = check.keep
+        if group.ports:
+            for index in np.flatnonzero(keep).tolist():
+                place = int(places[index])
+                keep[index] = giving.give(place, group, int(plan.placements.slot[place]), int(rows[place]))
+        conflicts.extend(check.conflicts(plan, places, keep))
+        if group.gang and not keep.all():
+            keep[:] = False
+        for place in places[~keep].tolist() if group.ports else ():
+            giving.take_back(place)
+        accepted[places] = keep
+        if keep.any() and len(parts) > 1:
+            fleet = fleet.after(check.ask, np.bincount(rows[places[keep]], minlength=len(fleet)))
+    ports = tuple(giving.ports.get(place, ()) for place in range(len(rows))) if giving.ports else ()
+    return Verdict(accepted=accepted, rows=rows, ports=ports, conflicts=tuple(conflicts))
+
+
+def claim(plan: Plan, verdict: Verdict, live: FleetState, job: Job) -> None:
+    """Count the accepted placements of a plan in the live fleet."""
+    groups = {group.name: group for group in job.groups}
+    for position, places in _by_group(plan):
+        taken = places[verdict.accepted[places]]
+        group = groups[plan.groups[position]]
+        if len(taken):
+            ports = [tuple(port.host for port in verdict.ports[place]) for place in taken] if verdict.ports else ()
+            live.add_many(job_key(job.namespace, job.name), group.name, verdict.rows[taken], demand(group), ports)
+
+
+def check_plan(plan: Plan, changes: Changes, nodes: int) -> None:
+    """Check that a plan answers the changes: a scheduler may be a stranger's.
+
+    Args:
+        plan: The plan.
+        changes: What was wanted.
+        nodes: How many nodes the snapshot had.
+
+    Raises:
+        PluginError: The plan places what nobody wants, or something twice, or on nodes that do not exist.
+
+    """
+    columns = (plan.placements.group, plan.placements.slot, plan.placements.node, plan.score)
+    wrong = f"scheduler {plan.scheduler}: the plan"
+    if len({len(column) for column in columns}) != 1:
+        raise PluginError(f"{wrong} has columns of different lengths")
+    if plan.version != changes.version:
+        raise PluginError(f"{wrong} is for version {plan.version}, not {changes.version}")
+    for name, column, limit in (("group", columns[0], len(plan.groups)), ("node", columns[2], nodes)):
+        if len(column) and not 0 <= int(column.min()) <= int(column.max()) < limit:
+            raise PluginError(f"{wrong} has a {name} that is not there")
+    wanted = Counter((place.group, place.slot) for place in changes.place)
+    placed = zip(plan.placements.group.tolist(), plan.placements.slot.tolist(), strict=True)
+    for (group, slot), count in Counter((plan.groups[group], slot) for group, slot in placed).items():
+        if count > wanted[group, slot]:
+            how = "more often than wanted" if wanted[group, slot] else "which nobody wants"
+            raise PluginError(f"{wrong} places slot {slot} of group {group}, {how}")
+    if plan.stops != changes.stop:
+        raise PluginError(f"{wrong} does not stop what is to be stopped")
+
+
+class _GroupCheck:
+    """The claims of one group on the fleet as it is now."""
+
+    def __init__(self, job: Job, group: Group, fleet: Fleet, rows: IntArray) -> None:
+        self.ask = make_ask(job, group, ())
+        self.fleet = fleet
+        self.rows = rows
+        self.found = feasible(self.ask, fleet)
+        fits = np.append(self.found.fits, 0)  # the last place is for nodes that are gone
+        self.keep = occurrence(rows) < fits[rows]
+        for block in distinct_blocks(self.ask, fleet):
+            values = np.where(self.keep, np.append(block.codes, -1)[rows], -1 - np.arange(len(rows)))
+            self.keep &= occurrence(values) == 0
+
+    def conflicts(self, plan: Plan, places: IntArray, keep: BoolArray) -> Iterator[Conflict]:
+        """Yield the claims that are not kept, by node."""
+        lost, first, counts = np.unique(plan.placements.node[places[~keep]], return_index=True, return_counts=True)
+        for node, row, count in zip(lost.tolist(), self.rows[~keep][first].tolist(), counts.tolist(), strict=True):
+            reason = GONE if row < 0 else self._reason(row)
+            yield Conflict(group=self.ask.group.name, node=plan.nodes[node], copies=count, reason=reason)
+
+    def _reason(self, row: int) -> str:
+        """Return what refuses a node, or what it has the least of if it has room for some of the copies."""
+        reasons = self.found.reasons(row)
+        if reasons:
+            return reasons[0]
+        ask = self.ask
+        rooms = {f"distinct {attribute}": 1 for attribute in distinct_attributes(ask)}
+        rooms |= {f"port {port}": 1 for port in ask.static_ports}
+        if ask.group.max_per_node is not None:
+            rooms["max_per_node"] = ask.group.max_per_node - int(self.fleet.copies(ask)[row])
+        rooms |= {
+            name: int(self.fleet.free[name][row]) // amount for name, amount in ask.resources.items() if amount > 0
+        }
+        return min(rooms, key=rooms.__getitem__, default=GONE)
+
+
+def _by_group(plan: Plan) -> list[tuple[int, IntArray]]:
+    """Return the placements of each group, in the order of the plan."""
+    groups = plan.placements.group
+    if not len(groups):
+        return []
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(groups[order]) != 0))
+    return [(int(groups[places[0]]), places) for places in np.split(order, starts[1:])]
+
+
+class _Giving:
+    """Ports on their way to copies."""
+
+    def __init__(self, live: FleetState, job: str) -> None:
+        self.live = live
+        self.job = job
+        self.ports: dict[int, tuple[PortAssignment, ...]] = {}
+        self.given: dict[int, set[int]] = {}
+        self.rows: dict[int, int] = {}
+
+    def give(self, place: int, group: Group, slot: int, row: int) -> bool:
+        """Give a placement its ports, or none if one is taken."""
+        given = self.given.setdefault(row, set())
+        here: list[PortAssignment] = []
+        for port in group.ports:
+            tries = self._tries(group, slot, port.name) if port.host is None else (port.host,)
+            host = next((host for host in tries if host not in given and not self.live.taken(row, host)), None)
+            if host is None:
+                given.difference_update(each.host for each in here)
+                return False
+            given.add(host)
+            here.append(PortAssignment(name=port.name, host=host, task=host if port.task is None else port.task))
+        self.ports[place] = tuple(here)
+        self.rows[place] = row
+        return True
+
+    def take_back(self, place: int) -> None:
+        """Take back the ports of a placement that is not committed after all."""
+        for port in self.ports.pop(place, ()):
+            self.given[self.rows[place]].discard(port.host)
+
+    def _tries(self, group: Group, slot: int, port: str) -> Iterator[int]:
+        """Yield the range of dynamic ports from a place on that the slot decides.
+
+        So a slot tends to keep its port, and a port that was given back is not given to another slot at once.
+        """
+        low, size = self.live.port_min, self.live.port_max - self.live.port_min + 1
+        start = crc32(f"{self.job}/{group.name}/{slot}/{port}".encode())
+        return (low + (start + step) % size for step in range(size))
