@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
 from khonsu.core.job import JSON, Artifact, Task
+from khonsu.env import Env
 
 ConfigT = TypeVar("ConfigT")
 
@@ -119,14 +121,30 @@ class TaskContext(Generic[ConfigT]):
     exclusive: bool = False
 
 
+@frozen(kw_only=True)
+class DriverHost:
+    """What an agent has for its drivers for as long as it runs."""
+
+    supervisor: ProcessSupervisor
+    env: Env
+    directory: Path
+    """For what a driver keeps between runs; its own, below the agent's data. Made by the driver if it needs one."""
+
+
 class Driver(ABC, Generic[ConfigT]):
     """How a task runs. Verbs on the outside world: no retries, no state machine, no store.
 
     Every verb may be called again after a crash of the agent. Verbs of different tasks may run concurrently.
+    A task's artifacts are in its directory before `prepare` is called.
     """
 
     name: ClassVar[str]
     config_type: type[ConfigT]
+
+    def opened(self, host: DriverHost, /) -> AbstractAsyncContextManager[None]:
+        """Own what the driver needs for as long as an agent runs; the agent enters it before it uses any verb."""
+        del host
+        return nullcontext()
 
     @abstractmethod
     async def fingerprint(self) -> Fingerprint:

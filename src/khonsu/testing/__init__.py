@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from khonsu.testing.counterpart import Counterpart as Counterpart
+    from khonsu.testing.drivers import DriverCheckFailed as DriverCheckFailed
+    from khonsu.testing.drivers import check_driver as check_driver
+    from khonsu.testing.fake_driver import FakeConfig as FakeConfig
+    from khonsu.testing.fake_driver import FakeDriver as FakeDriver
+    from khonsu.testing.fake_driver import FakeMachine as FakeMachine
     from khonsu.testing.transports import TransportCheckFailed as TransportCheckFailed
     from khonsu.testing.transports import check_transport as check_transport
 
 _HOMES = {
     "Counterpart": "khonsu.testing.counterpart",
+    "DriverCheckFailed": "khonsu.testing.drivers",
+    "FakeConfig": "khonsu.testing.fake_driver",
+    "FakeDriver": "khonsu.testing.fake_driver",
+    "FakeMachine": "khonsu.testing.fake_driver",
     "TransportCheckFailed": "khonsu.testing.transports",
+    "check_driver": "khonsu.testing.drivers",
     "check_transport": "khonsu.testing.transports",
 }
 
