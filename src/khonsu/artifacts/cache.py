@@ -95,9 +95,11 @@ class Cache:
         self._known = found.known
         await self._make_room()
 
-    async def close(self) -> None:
-        """Let go of the directory."""
-        await self._env.run_blocking(os.close, self._lock_fd)
+    def close(self) -> None:
+        """Let go of the directory, if it is open."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     def part_path(self, key: str) -> Path:
         """Return where a download on its way is kept."""

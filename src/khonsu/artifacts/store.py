@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import anyio
+from anyio.abc import TaskStatus
 
 from khonsu.artifacts.cache import Cache, CachedArtifact
 from khonsu.artifacts.downloader import Downloader
@@ -18,6 +17,7 @@ from khonsu.artifacts.placing import DamagedCopy, components, place
 from khonsu.artifacts.source import Wanted, parse_wanted
 from khonsu.env import Env
 from khonsu.errors import ArtifactError
+from khonsu.scopes import Lifetime
 
 CACHE_BYTES: Final = 10 * 2**30
 ARTIFACT_BYTES_MAX: Final = 2 * 2**30
@@ -25,7 +25,7 @@ TIMEOUT_SECONDS: Final = 600.0
 DOWNLOADS_MAX: Final = 4
 
 
-class ArtifactStore:
+class ArtifactStore(Lifetime):
     """Artifacts of one agent, in a directory with a limit; an async context manager.
 
     Any number of tasks may fetch at once: what several want is downloaded once. Leaving the block stops all
@@ -55,6 +55,7 @@ class ArtifactStore:
             ca_file: Certificates (PEM) that are trusted in addition to the system's.
 
         """
+        super().__init__()
         self._env = env
         self._cache = Cache(Path(directory), limit_bytes=limit_bytes, env=env)
         self._downloader = Downloader(
@@ -65,31 +66,24 @@ class ArtifactStore:
         )
         self._timeout_seconds = timeout_seconds
         self._slots = anyio.Semaphore(downloads_max)
-        self._stack = AsyncExitStack()
+        self._flights: Flights
 
-    async def __aenter__(self) -> Self:
-        """Open the cache.
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Open the cache and make downloads until cancelled; this is what the block of `async with` does.
 
         Raises:
             ArtifactError: Another store has the directory open.
             UnsafeFile: Others may write into the directory.
 
         """
-        async with AsyncExitStack() as stack:
+        try:
             await self._cache.open()
-            stack.push_async_callback(self._cache.close)
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            stack.callback(tasks.cancel_scope.cancel)
-            self._flights = Flights(tasks, self._download)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop all downloads and close the cache."""
-        # What left the block is not for the task group, which would wrap it.
-        await self._stack.aclose()
+            async with anyio.create_task_group() as tasks:
+                self._flights = Flights(tasks, self._download)
+                task_status.started()
+                await anyio.sleep_forever()
+        finally:
+            self._cache.close()
 
     async def fetch(
         self, source: str, sha256: str | None = None, *, progress: Progress | None = None
