@@ -20,6 +20,7 @@ import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from khonsu import supervisor
+from khonsu.drivers.programs import why_not_for_this_machine
 from khonsu.env import Env
 from khonsu.errors import DriverError
 from khonsu.supervisor.records import PROTOCOL
@@ -221,5 +222,5 @@ def _exec_message(number: int, text: str, executable: str) -> str:
     if number == errno.EACCES:
         return f"{executable} is not executable for the user who would run it"
     if number == errno.ENOEXEC:
-        return f"{executable} is no program for this machine: of another architecture, or a script without a #! line"
+        return f"{executable} is no program for this machine: {why_not_for_this_machine(executable)}"
     return f"cannot run {executable}: {text}"
