@@ -133,3 +133,24 @@ def test_an_agent_reads_what_its_user_may(tmp_path: Path) -> None:
     command = [sys.executable, "-c", READER, str(home / "cache"), f"file://{tmp_path}/private", sha256(BODY)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "cannot be read (Permission denied)" in done.stdout, done.stderr
+
+
+FILE_READER = """
+import sys, anyio
+from khonsu.artifacts import ArtifactStore
+from khonsu.env import SystemEnv
+
+async def main():
+    async with ArtifactStore(sys.argv[1], env=SystemEnv()) as store:
+        (await store.fetch(sys.argv[2], sys.argv[3])).release()
+
+anyio.run(main)
+print(sorted({"httpx", "cryptography", "numpy"} & set(sys.modules)))
+"""
+
+
+def test_without_the_web_no_http_client_is_loaded(tmp_path: Path) -> None:
+    """An agent whose tasks fetch nothing from the web does not pay for it."""
+    (tmp_path / "tool").write_bytes(BODY)
+    command = [sys.executable, "-c", FILE_READER, str(tmp_path / "cache"), f"file://{tmp_path}/tool", sha256(BODY)]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"[]\n"

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from khonsu.env import SystemEnv
 from khonsu.errors import Unreachable, WrongAuthority, from_problem, to_problem
 from khonsu.security.authority import Authority
-from khonsu.security.pinning import fetch_ca
+from khonsu.security.pinning import fetch_ca, fingerprint_of_pem
 from khonsu.security.serving import server_context
 from khonsu.security.trust import client_context
 from tests.security.conftest import ServeTLS
@@ -67,6 +67,12 @@ def test_learns_the_authority_of_the_pinned_server(serve_tls: ServeTLS, env: Sys
     assert _greeting(port, context) == b"hello"
     assert _greeting(port, context, "localhost") == b"hello"
     assert _greeting(port, context, "home.example") == b"hello"
+
+
+def test_a_known_certificate_has_its_authoritys_fingerprint(env: SystemEnv) -> None:
+    """What a client pinned as a file is the same as what it would have pinned as a fingerprint."""
+    authority = Authority.new(env)
+    assert fingerprint_of_pem(authority.certificate_pem) == authority.fingerprint
 
 
 def test_another_authority_is_refused_with_both_fingerprints(serve_tls: ServeTLS, env: SystemEnv) -> None:

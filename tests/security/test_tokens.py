@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -180,3 +182,10 @@ def test_any_one_wrong_letter_is_noticed(place: int, letter: str) -> None:
         return
     with pytest.raises(MalformedToken):
         JoinToken.parse(text)
+
+
+def test_what_a_client_needs_loads_no_cryptography() -> None:
+    """Tokens, trust and private files cost an agent no more than the standard library."""
+    modules = ", ".join(f"khonsu.security.{name}" for name in ("files", "fingerprint", "tokens", "trust"))
+    program = f"import sys, {modules}; print('cryptography' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"False\n"

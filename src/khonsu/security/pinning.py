@@ -49,6 +49,11 @@ def fetch_ca(host: str, port: int, fingerprint: Fingerprint, *, timeout_seconds:
     return _pinned(server, shown, fingerprint)
 
 
+def fingerprint_of_pem(ca_pem: str) -> Fingerprint:
+    """Return the fingerprint of an authority that is known by its certificate (PEM)."""
+    return fingerprint_of(x509.load_pem_x509_certificate(ca_pem.encode("ascii")))
+
+
 def _trustless_context() -> ssl.SSLContext:
     """Return a context that takes any certificate, for the one handshake in which the chain is learned."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
