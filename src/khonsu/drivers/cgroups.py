@@ -78,7 +78,7 @@ def cgroup_support(name: str, *, proc: Path = Path("/proc/self")) -> CgroupSuppo
 
     """
     try:
-        own = _own_groups(proc)
+        own = own_groups(proc)
     except (OSError, ValueError) as error:
         return CgroupSupport(message=f"no cgroups: {error}")
     if "memory" in own:
@@ -88,8 +88,14 @@ def cgroup_support(name: str, *, proc: Path = Path("/proc/self")) -> CgroupSuppo
     return CgroupSupport(message="no cgroup hierarchy with a memory controller is mounted")
 
 
-def _own_groups(proc: Path) -> dict[str, Path]:
-    """Return the folder of our group in each hierarchy, by controller; version 2 has the empty name."""
+def own_groups(proc: Path) -> dict[str, Path]:
+    """Return the folder of our group in each hierarchy, by controller; version 2 has the empty name.
+
+    Raises:
+        OSError: There is no such description of this process.
+        ValueError: It cannot be read.
+
+    """
     mounts: dict[str, tuple[str, Path]] = {}
     for line in (proc / "mountinfo").read_text("utf-8").splitlines():
         fields, _, rest = line.partition(" - ")
