@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from khonsu.core.ids import TERM_MAX, fencing_token, key_text, make_key, parse_key
+
+KEYS = st.builds(make_key, st.integers(0, TERM_MAX), st.integers(0, 2**40 - 1))
+
+
+@given(KEYS)
+def test_a_key_survives_its_text(key: int) -> None:
+    """Every key of every term has a text that names it, in any case of letters."""
+    text = key_text(key)
+    assert parse_key(text) == key
+    assert parse_key(text.upper()) == key
+    assert 9 <= len(text) <= 13
+
+
+@given(KEYS)
+def test_a_key_fits_into_the_store(key: int) -> None:
+    """A key is not negative and has 63 bits, so that SQLite takes it."""
+    assert 0 <= key < 2**63
+
+
+def test_neighbours_differ_in_their_first_letters() -> None:
+    """Keys made one after the other are told apart by a short prefix."""
+    assert len({key_text(make_key(1, sequence))[:3] for sequence in range(1000)}) > 900
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "00000000", "0000000o1", "00000000i", "00000000é", "0" * 14, "0000 0000", "-00000000", "\u0660" * 9],
+)
+def test_what_is_no_id(text: str) -> None:
+    """A text that is cut, too long, or has other letters names nothing."""
+    with pytest.raises(ValueError, match="is not an id"):
+        parse_key(text)
+
+
+def test_an_epoch_grows_with_term_generation_and_attempt() -> None:
+    """A restart, a placement and a term each make a token greater than all before."""
+    tokens = [fencing_token(1, 1, 1), fencing_token(1, 1, 2), fencing_token(1, 2, 0), fencing_token(2, 0, 0)]
+    assert tokens == sorted(tokens)
+    assert len(set(tokens)) == len(tokens)

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from khonsu.core.results import Score
+from khonsu.core.secret import Secret
+from khonsu.core.value import Value
+
+
+def test_a_value_shows_itself_as_a_table() -> None:
+    """A notebook gets a table with a row for each field, its texts escaped."""
+    assert Score(name="<b>", value=0.5)._repr_html_() == (
+        "<table><caption>Score</caption><tr><th>name</th><td>&lt;b&gt;</td></tr>"
+        "<tr><th>value</th><td>0.5</td></tr></table>"
+    )
+
+
+def test_a_value_has_no_dictionary() -> None:
+    """Values have slots, so that a hundred thousand of them stay small."""
+    assert not hasattr(Score(name="a", value=1.0), "__dict__")
+    assert isinstance(Score(name="a", value=1.0), Value)
+    assert "x" not in str(Secret("x"))
