@@ -112,6 +112,16 @@ async def test_an_unpinned_artifact_of_no_version_is_downloaded_again(secure_sit
             assert artifact.size_bytes == 100
 
 
+async def test_a_version_that_cannot_be_sent_back_is_none(secure_site: Site, open_store: OpenStore) -> None:
+    """Strange entity tags make an artifact one without a version, and nothing worse."""
+    async with open_store() as store:
+        for etag in ('"caf\xe9"', '"' + "a" * 1000 + '"', ""):
+            url = secure_site.file("/tool", BODY, etag=etag)
+            for _ in range(2):
+                (await store.fetch(url)).release()
+    assert secure_site.asked("if-none-match") == [None] * 6
+
+
 async def test_an_address_with_another_query_or_password_is_another_one(
     secure_site: Site, open_store: OpenStore
 ) -> None:

@@ -277,6 +277,8 @@ async def test_killed_at_any_step_nothing_partial_is_ever_used(tmp_path: Path) -
         assert _killed_at(directory, url, digest, step) == 0
         for path in (directory / "cache" / "objects" / digest, directory / "task" / "bin" / "tool"):
             assert not path.exists() or path.read_bytes() == BODY
+        # Who is not root can go on with a part only while it is writable.
+        assert all(path.stat().st_mode & 0o200 for path in (directory / "cache").glob("parts/*"))
         async with ArtifactStore(directory / "cache", env=SystemEnv()) as store:
             with await store.fetch(url, digest) as artifact:
                 await store.place(artifact, directory / "task", "bin/tool")

@@ -21,7 +21,7 @@ from khonsu.artifacts.part import Part
 from khonsu.artifacts.source import Wanted
 from khonsu.env import Env
 
-KNOWN_MAX: Final = 2000
+KNOWN_MAX: Final = 1000
 """How many addresses without a digest are remembered."""
 
 

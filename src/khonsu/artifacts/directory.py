@@ -91,9 +91,11 @@ def open_directory(directory: Path) -> Found:
 def keep(part: Part, directory: Path) -> None:
     """Make a part durable and move it to where only whole artifacts are."""
     objects = objects_of(directory)
-    part.path.chmod(OBJECT_MODE)
+    path = objects / part.digest()
     part.sync()
-    part.path.rename(objects / part.digest())
+    part.path.rename(path)
+    # Last: a part must stay writable for whoever goes on with it after a kill.
+    path.chmod(OBJECT_MODE)
     fd = os.open(objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -21,6 +21,7 @@ from khonsu.errors import ArtifactError
 REDIRECTS_MAX: Final = 5
 CONNECT_SECONDS: Final = 15.0
 SILENCE_SECONDS: Final = 30.0
+VALIDATOR_LENGTH_MAX: Final = 256
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _RETRYABLE = {408, 425, 429}
@@ -121,7 +122,7 @@ def _headers(source: Source, ask: Ask) -> dict[str, str]:
 
 def _incoming(response: httpx.Response, source: Source, ask: Ask) -> Incoming:
     """Judge an answer by its head."""
-    validator = Validator(response.headers.get("etag"), response.headers.get("last-modified"))
+    validator = Validator(_usable(response, "etag"), _usable(response, "last-modified"))
     length = response.headers.get("content-length", "")
     length_bytes = int(length) if length.isascii() and length.isdigit() else None
     if response.status_code == HTTPStatus.NOT_MODIFIED and ask.whole is not None:
@@ -138,6 +139,12 @@ def _incoming(response: httpx.Response, source: Source, ask: Ask) -> Incoming:
         found = "the server does not say where it ends, so that a cut could not be noticed"
         raise fault(source.shown, found, hint="Give its sha256")
     return Incoming(chunks=_chunks(response, source, 0, length_bytes), total_bytes=length_bytes, validator=validator)
+
+
+def _usable(response: httpx.Response, header: str) -> str | None:
+    """Return a header that will be sent back, if that can be done."""
+    value = str(response.headers.get(header, ""))
+    return value if value.isascii() and 0 < len(value) <= VALIDATOR_LENGTH_MAX else None
 
 
 async def _chunks(response: httpx.Response, source: Source, offset: int, total: int | None) -> AsyncIterator[bytes]:
