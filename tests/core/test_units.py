@@ -25,7 +25,8 @@ def test_durations(written: Any, expected: float) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["", "5", "s", "5 s", "1m 30s", "-5s", -1, True, None, "5x", float("nan"), float("inf"), 10**400, [5], "5µs", "\u0665s",
+    ["", "5", "s", "5 s", "1m 30s", "-5s", -1, True, None, "5x", float("nan"), float("inf"), 10**400, [5], "5µs",
+     "\u0665s",
      timedelta(seconds=-1), "9" * 400 + "s"],
 )  # fmt: skip
 def test_what_is_no_duration(written: Any) -> None:
