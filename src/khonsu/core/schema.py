@@ -12,6 +12,7 @@ import attrs
 from khonsu.core.about import about_of
 from khonsu.core.mistakes import Kind, origin_of
 from khonsu.core.reader import attributes_of, default_of
+from khonsu.core.records import Time
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -24,6 +25,7 @@ _SCALARS: Final[Mapping[Kind, Schema]] = {
     bool: {"type": "boolean"},
     NoneType: {"type": "null"},
     Any: {},
+    Time: {"type": "string", "format": "date-time"},
 }
 
 

@@ -51,7 +51,7 @@ class Counterpart(Handler):
         """Make an authority of its own, for servers with TLS."""
         self._env = env if env is not None else SystemEnv()
         self._heard = _Heard()
-        self._release = anyio.Event()
+        self._release: anyio.Event | None = None
         self._calls: Mapping[str, Callable[[Request], Awaitable[Mapping[str, Any]]]] = {
             "job.get": self._echo,
             "job.list": self._echo,
@@ -122,14 +122,16 @@ class Counterpart(Handler):
     async def _write(self, request: Request) -> Mapping[str, Any]:
         """Begin, and finish when it is freed."""
         self._heard.begun += 1
+        self._release = self._release or anyio.Event()
         await self._release.wait()
         self._heard.finished += 1
         return {}
 
     async def _free(self, request: Request) -> Mapping[str, Any]:
         """Free what waits."""
-        self._release.set()
-        self._release = anyio.Event()
+        if self._release is not None:
+            self._release.set()
+        self._release = None
         return {}
 
     async def _hold(self, request: Request) -> Mapping[str, Any]:

@@ -72,12 +72,10 @@ class Pinned:
             Unreachable: It does not answer any more.
 
         """
-        from cryptography.x509 import load_pem_x509_certificate
-
-        from khonsu.security.authority import fingerprint_of
+        from khonsu.security.pinning import fingerprint_of_pem
 
         if self.authority is not None:
-            await self._fetch(fingerprint_of(load_pem_x509_certificate(self.authority.encode())))
+            await self._fetch(fingerprint_of_pem(self.authority))
 
     async def _fetch(self, fingerprint: Fingerprint) -> str:
         if self._address.proxy() is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import anyio
@@ -109,6 +109,7 @@ class Download:
     def __init__(self, response: httpx.Response) -> None:
         """Take what the library gives."""
         self._response = response
+        self._chunks: AsyncGenerator[bytes, None] | None = None
         self.reply = Reply(status=response.status_code, headers=dict(response.headers))
 
     async def read(self) -> Reply:
@@ -116,13 +117,17 @@ class Download:
         chunks = [chunk async for chunk in self.chunks()]
         return Reply(status=self.reply.status, headers=self.reply.headers, content=b"".join(chunks))
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Iterate over its content.
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Iterate over its content, once.
 
         Raises:
             NoAnswer: It was cut.
 
         """
+        self._chunks = self._iterate()
+        return self._chunks
+
+    async def _iterate(self) -> AsyncGenerator[bytes, None]:
         stream: Any = self._response.stream
         with _mapped():
             async for chunk in stream:
@@ -132,6 +137,11 @@ class Download:
         """Give the connection back, or close it if the answer is not at its end."""
         with anyio.CancelScope(shield=True):
             await self._response.aclose()
+            if self._chunks is not None:
+                # The library's generators are nested and never closed; only at their end do they leave nothing behind.
+                with suppress(NoAnswer):
+                    async for _ in self._chunks:
+                        pass
 
 
 @contextmanager
