@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from khonsu.abc.driver import SpawnSpec
-from khonsu.supervisor.processes import everyone, look
+from khonsu.supervisor.processes import look
 
 if TYPE_CHECKING:
     from khonsu.abc.driver import Handle
@@ -80,6 +80,6 @@ def server_of(handle: Handle) -> int:
     return helper.parent
 
 
-def children_of(pid: int) -> list[int]:
-    """Return the pids of a process's children that have not ended."""
-    return [process.pid for process in everyone() if process.parent == pid and not process.zombie]
+def boot() -> str:
+    """Return the id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

@@ -188,7 +188,7 @@ class ForkServer:
             try:
                 request = json.loads(line)
                 self._spawn(connection, request["id"], request["spawn"])
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 self._drop(connection)
                 return
 

@@ -157,7 +157,7 @@ class Helper:
                 command = json.loads(line)
                 verb, number = command["command"], int(command["signal"])
                 grace_seconds = float(command.get("grace_seconds", 0.0))
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 continue
             if not 0 < number < signal.NSIG:
                 continue
