@@ -18,7 +18,7 @@ PREFIX: Final = "khc1"
 class Fingerprint:
     """The SHA-256 of an authority's public key (its SubjectPublicKeyInfo, RFC 7469 section 2.4); not a secret."""
 
-    digest: bytes = field(validator=instance_of(bytes), repr=False)
+    digest: bytes = field(validator=instance_of(bytes), repr=bytes.hex)
 
     def __attrs_post_init__(self) -> None:
         if len(self.digest) != encoding.PAYLOAD_BYTES:
