@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from khonsu.core.interpolation import placeholders
 from khonsu.core.job import JSON, Job
-from khonsu.core.mistakes import show
+from khonsu.core.mistakes import join, show
 from khonsu.core.names import nearest
 from khonsu.core.records import Node
 from khonsu.errors import Problem
@@ -148,7 +148,7 @@ def _table(value: Mapping[str, JSON], schema: Mapping[str, JSON], path: str, dep
     known = properties if isinstance(properties, Mapping) else {}
     others = schema.get("additionalProperties", True)
     for key, item in value.items():
-        place = f"{path}.{key}"
+        place = join(path, str(key))
         if key in known:
             yield from check_value(item, known[key], place, depth - 1)
         elif others is False:
@@ -161,4 +161,4 @@ def _table(value: Mapping[str, JSON], schema: Mapping[str, JSON], path: str, dep
         if isinstance(name, str) and name not in value:
             wanted = known.get(name)
             kind = _expected_type(wanted.get("type")) if isinstance(wanted, Mapping) else ""
-            yield Problem(f"{path}.{name}", "nothing", kind or "a value")
+            yield Problem(join(path, name), "nothing", kind or "a value")

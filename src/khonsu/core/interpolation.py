@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import frozen
 
-from khonsu.core.mistakes import show
+from khonsu.core.mistakes import join, show
 from khonsu.core.names import nearest
 from khonsu.core.records import PortAssignment
 from khonsu.core.task import JSON, Artifact, Task
@@ -117,7 +117,7 @@ def _sources(artifact: Artifact, path: str) -> Iterator[tuple[str, str]]:
     if artifact.source is not None:
         yield f"{path}.source", artifact.source
     for platform, each in artifact.platforms.items():
-        yield f"{path}.platforms.{platform}.source", each.source
+        yield join(f"{path}.platforms", platform) + ".source", each.source
 
 
 def _check_json(value: JSON, names: Names, path: str) -> Iterator[Problem]:
@@ -125,7 +125,7 @@ def _check_json(value: JSON, names: Names, path: str) -> Iterator[Problem]:
         yield from check_names(value, names, path)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _check_json(item, names, f"{path}.{key}")
+            yield from _check_json(item, names, join(path, key))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _check_json(item, names, f"{path}[{index}]")

@@ -41,10 +41,16 @@ def show(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"a list of {len(value)}" if value else "an empty list"
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
     except (TypeError, ValueError):
         text = f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 1] + "…"
+
+
+def join(path: str, name: str) -> str:
+    """Return the path of a key in a table; a key that cannot be seen as it is, is quoted."""
+    shown = name if name.isprintable() and name else show(name)
+    return f"{path}.{shown}" if path else shown
 
 
 def origin_of(kind: Kind) -> object:
@@ -100,14 +106,14 @@ def _parts(kind: Kind, data: Any, path: str) -> Iterator[tuple[str, Kind, object
     elif origin is tuple and isinstance(data, list):
         yield from ((f"{path}[{index}]", get_args(kind)[0], item) for index, item in enumerate(data))
     elif origin is Mapping and isinstance(data, Mapping):
-        yield from ((f"{path}.{key}".lstrip("."), get_args(kind)[1], item) for key, item in data.items())
+        yield from ((join(path, key), get_args(kind)[1], item) for key, item in data.items())
     elif origin is None and attrs.has(kind) and isinstance(data, Mapping):
         known = {attribute.name: attribute.type for attribute in attrs.fields(attrs.resolve_types(kind))}
-        yield from ((f"{path}.{key}".lstrip("."), known[key], item) for key, item in data.items() if key in known)
+        yield from ((join(path, key), known[key], item) for key, item in data.items() if key in known)
 
 
 def _missing(kind: Kind, data: object, path: str) -> Iterator[Problem]:
     if isinstance(kind, type) and attrs.has(kind) and isinstance(data, Mapping):
         for attribute in attrs.fields(kind):
             if attribute.default is attrs.NOTHING and attribute.name not in data:
-                yield Problem(f"{path}.{attribute.name}".lstrip("."), "nothing", describe(attribute.type))
+                yield Problem(join(path, attribute.name), "nothing", describe(attribute.type))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from khonsu.core.about import NAME, NAME_EXPECTED
-from khonsu.core.mistakes import show
+from khonsu.core.mistakes import join, show
 from khonsu.errors import Problem
 
 LABEL_VALUE_MAX = 256
@@ -44,7 +44,7 @@ def check_labels(labels: Mapping[str, str], path: str) -> tuple[Problem, ...]:
     problems: list[Problem] = []
     for key, value in labels.items():
         if not NAME.fullmatch(key):
-            problems.append(Problem(f"{path}.{key}", f"the label {show(key)}", NAME_EXPECTED))
+            problems.append(Problem(join(path, key), f"the label {show(key)}", NAME_EXPECTED))
         if len(value) > LABEL_VALUE_MAX or not value.isprintable():
-            problems.append(Problem(f"{path}.{key}", show(value), f"at most {LABEL_VALUE_MAX} printable characters"))
+            problems.append(Problem(join(path, key), show(value), f"at most {LABEL_VALUE_MAX} printable characters"))
     return tuple(problems)

@@ -24,9 +24,9 @@ from khonsu.core.job import (
     Task,
     as_port,
 )
-from khonsu.core.mistakes import show
+from khonsu.core.mistakes import join, show
 from khonsu.core.names import nearest
-from khonsu.core.reader import Reader, Special, join, keys_of, known_keys
+from khonsu.core.reader import Reader, Special, keys_of, known_keys
 from khonsu.core.states import JobType
 from khonsu.core.validate import check_job
 from khonsu.errors import InvalidJob, Problem
@@ -196,13 +196,15 @@ def _ports(reader: Reader, data: Any, path: str) -> tuple[Port, ...]:
     if not isinstance(data, Mapping):
         reader.wrong(path, show(data), "a table of ports by name")
         return ()
-    return tuple([_port(reader, str(name), item, f"{path}.{name}") for name, item in data.items()])
+    return tuple([_port(reader, str(name), item, join(path, str(name))) for name, item in data.items()])
 
 
 def _listed_port(reader: Reader, data: Any, path: str, index: int) -> Port:
     """Read a port as the wire has it; its path is by name all the same."""
     name = data.get("name") if isinstance(data, Mapping) else None
-    made: Port = reader.value(Port, data, f"{path}.{name}" if isinstance(name, str) else f"{path}[{index}]")
+    if not isinstance(name, str):
+        reader.hide(join(path, ""))  # where a port without a name would be
+    made: Port = reader.value(Port, data, join(path, name) if isinstance(name, str) else f"{path}[{index}]")
     return made
 
 

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from khonsu.core.about import about_of
 from khonsu.core.codec import plain_json
-from khonsu.core.mistakes import describe, origin_of, show
+from khonsu.core.mistakes import describe, join, origin_of, show
 from khonsu.core.names import nearest
 from khonsu.core.units import CPU_EXAMPLE, DURATION_EXAMPLE, SIZE_EXAMPLE, Millis, cpu_millis, seconds, size_bytes
 from khonsu.errors import Problem
@@ -237,11 +237,6 @@ class Reader:
         near = nearest(data, names) if isinstance(data, str) else None
         self.wrong(path, show(data), describe(kind), near=near, at=at)
         return stand_in(kind)
-
-
-def join(path: str, name: str) -> str:
-    """Return the path of a key in a table."""
-    return f"{path}.{name}" if path else name
 
 
 def not_supported(name: str) -> str:

@@ -11,7 +11,7 @@ from khonsu.core import constraints
 from khonsu.core.conditions import OPERATORS, UNARY_OPERATORS, Affinity, Constraint, Spread
 from khonsu.core.interpolation import Names, check_task, is_own_variable, known_names, variable_part
 from khonsu.core.job import Group, Job
-from khonsu.core.mistakes import show
+from khonsu.core.mistakes import join, show
 from khonsu.core.names import nearest
 from khonsu.core.policies import Update
 from khonsu.core.task import Artifact, Resources, Task
@@ -86,11 +86,11 @@ def _everywhere(job: Job, group: Group, path: str) -> Iterator[Problem]:
 
 def _ports(group: Group, path: str) -> Iterator[Problem]:
     def place(index: int) -> str:
-        return f"{path}.ports.{group.ports[index].name}"
+        return join(f"{path}.ports", group.ports[index].name)
 
     variables = [variable_part(port.name) for port in group.ports]
     yield from _repeated((f"KHONSU_PORT_{variable}" for variable in variables), place)
-    static = [(port.host, index) for index, port in enumerate(group.ports) if port.host is not None]
+    static = [(port.host, index) for index, port in enumerate(group.ports) if port.host]
     yield from _repeated((host for host, _ in static), lambda index: place(static[index][1]))
 
 
@@ -162,9 +162,9 @@ def _task(task: Task, names: Names, *, exclusive: bool, path: str) -> Iterator[P
     yield from _resources(task.resources, f"{path}.resources")
     for name in task.env:
         if not name or "=" in name:
-            yield Problem(f"{path}.env.{name}", f"the variable {show(name)}", "a name without an equals sign")
+            yield Problem(join(f"{path}.env", name), f"the variable {show(name)}", "a name without an equals sign")
         elif is_own_variable(name):
-            yield Problem(f"{path}.env.{name}", f"the variable {name}", "another name: Khonsu sets this one")
+            yield Problem(join(f"{path}.env", name), f"the variable {name}", "another name: Khonsu sets this one")
     if task.user is not None and (not task.user or len(task.user.split()) != 1 or ":" in task.user):
         yield Problem(f"{path}.user", show(task.user), "the name of a user")
     if task.kill_signal not in SIGNALS:
@@ -199,8 +199,8 @@ def _artifact(artifact: Artifact, path: str) -> Iterator[Problem]:
         if platform not in PLATFORMS:
             near = nearest(platform, PLATFORMS)
             expected = f"one of {', '.join(PLATFORMS)}"
-            yield Problem(f"{path}.platforms.{platform}", f"the platform {show(platform)}", expected, near)
-        yield from _source(each.source, each.sha256, f"{path}.platforms.{platform}")
+            yield Problem(join(f"{path}.platforms", platform), f"the platform {show(platform)}", expected, near)
+        yield from _source(each.source, each.sha256, join(f"{path}.platforms", platform))
     if artifact.destination is not None and not _stays_below(artifact.destination):
         expected = "a path below the task's directory, such as bin/tool"
         yield Problem(f"{path}.destination", show(artifact.destination), expected)

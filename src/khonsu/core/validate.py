@@ -14,9 +14,9 @@ import attrs
 
 from khonsu.core.about import NAME, NAME_EXPECTED, About, about_of
 from khonsu.core.job import Job, Port
-from khonsu.core.mistakes import show
+from khonsu.core.mistakes import join, show
 from khonsu.core.names import check_labels, check_name, check_text, nearest
-from khonsu.core.reader import attributes_of, default_of, join, not_supported
+from khonsu.core.reader import attributes_of, default_of, not_supported
 from khonsu.core.rules import check_rules
 from khonsu.core.units import format_cpu, format_duration, format_size
 from khonsu.errors import InvalidJob, Problem
@@ -88,10 +88,10 @@ def _check_part(part: Any, name: str, facts: About, path: str, problems: list[Pr
     elif isinstance(part, Mapping):
         for key, item in part.items():
             problems.extend(check_text(key, path))
-            _check_part(item, name, facts, f"{path}.{key}", problems)
+            _check_part(item, name, facts, join(path, key), problems)
     elif isinstance(part, (tuple, list)):
         for index, item in enumerate(part):
-            place = f"{path}.{item.name}" if isinstance(item, Port) else f"{path}[{index}]"
+            place = join(path, item.name) if isinstance(item, Port) else f"{path}[{index}]"
             _check_part(item, name, facts, place, problems)
     elif attrs.has(type(part)):
         _check_fields(part, path, problems)
