@@ -11,6 +11,7 @@ from khonsu.core.arrays import BoolArray, FloatArray, IntArray
 from khonsu.core.ask import Ask
 from khonsu.core.changes import Changes
 from khonsu.core.draft import Draft
+from khonsu.core.explain import total_of
 from khonsu.core.feasible import feasible
 from khonsu.core.fleet import Fleet
 from khonsu.core.placement import Judge, Picks, all_at_once, by_blocks, one_by_one
@@ -92,6 +93,10 @@ class Scheduler:
         """
         return self._checked_terms(self.score(ask, fleet), fleet)
 
+    def own_terms(self, ask: Ask, fleet: Fleet, /) -> dict[str, FloatArray]:
+        """Return the terms of `own` by name, after the same check."""
+        return self._checked_terms(self.own(ask, fleet), fleet)
+
     def picks(self, ask: Ask, fleet: Fleet, /) -> Picks:
         """Return the node of each copy, as `place` does, and the score with which it won (0 if `place` is overridden).
 
@@ -119,15 +124,14 @@ class Scheduler:
         fits = feasible(ask, fleet).fits
         distinct = distinct_blocks(ask, fleet)
         if not self.independent:
-            return one_by_one(ask, fleet, self._judge(ask, self.score), fits, distinct)
+            return one_by_one(ask, fleet, self._judge(ask, self.terms), fits, distinct)
         blocks = (*self.blocks(ask, fleet), *distinct)
-        judge = self._judge(ask, self.own)
+        judge = self._judge(ask, self.own_terms)
         return by_blocks(ask, fleet, judge, fits, blocks) if blocks else all_at_once(ask, fleet, judge, fits)
 
-    def _judge(self, ask: Ask, score: Callable[[Ask, Fleet], Scores]) -> Judge:
+    def _judge(self, ask: Ask, terms: Callable[[Ask, Fleet], Mapping[str, FloatArray]]) -> Judge:
         def judged(fleet: Fleet) -> FloatArray:
-            terms = list(self._checked_terms(score(ask, fleet), fleet).values())
-            total = sum(terms[1:], terms[0]) if terms else np.zeros(len(fleet))
+            total = total_of(terms(ask, fleet), fleet)
             for reason, keep in self.filters(ask, fleet).items():
                 self._check_form(f"filter {reason!r}", keep, fleet, "b")
                 total = np.where(keep, total, -np.inf)

@@ -104,10 +104,11 @@ def all_at_once(ask: Ask, fleet: Fleet, judge: Judge, fits: IntArray) -> Picks:
     nodes = _Candidates(ask, fleet[rows], judge)
     room = np.minimum(fits[rows], ask.count)
     rank = nodes.fleet.rank
-    lowest = judge(nodes.fleet)
+    first = judge(nodes.fleet)
+    lowest = first.copy()
     every = np.arange(len(rows))
     known = np.ones(len(rows), np.int64)
-    pairs = _Pairs(every, np.zeros(len(rows), np.int64), lowest, lowest.copy())
+    pairs = _Pairs(every, np.zeros(len(rows), np.int64), first, first)
     while True:
         value, last_rank = pairs.cut(ask.count, rank)
         before = (lowest > value) | ((lowest == value) & (rank < last_rank))
