@@ -8,7 +8,7 @@ import pytest
 from anyio.abc import TaskStatus
 
 from khonsu.errors import InvalidTransition
-from khonsu.scopes import Lifetime, bare_task_group, run_in_order
+from khonsu.scopes import Lifetime, bare_task_group, first, run_in_order
 
 pytestmark = pytest.mark.anyio
 
@@ -200,3 +200,11 @@ async def test_a_start_is_cut_off() -> None:
             pytest.fail("entered")
     assert scope.cancelled_caught
     assert thing.said == ["cancelled"]
+
+
+async def test_an_event_or_a_pause() -> None:
+    """Whichever comes first ends the wait, and it is told which."""
+    event = anyio.Event()
+    assert not await first(event, anyio.sleep, 0.0)
+    event.set()
+    assert await first(event, anyio.sleep, 1000.0)

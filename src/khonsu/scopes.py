@@ -112,6 +112,27 @@ async def bare_task_group() -> AsyncGenerator[TaskGroup, None]:
         raise found from found.__cause__
 
 
+async def first(event: anyio.Event, sleep: Callable[[float], Awaitable[None]], seconds: float) -> bool:
+    """Wait for an event, but no longer than some seconds; return whether it came.
+
+    Args:
+        event: What is waited for.
+        sleep: `Env.sleep`, whose clock may not be that of the event loop.
+        seconds: The longest wait.
+
+    """
+    async with bare_task_group() as group:
+
+        async def rest() -> None:
+            await sleep(seconds)
+            group.cancel_scope.cancel()
+
+        group.start_soon(rest)
+        await event.wait()
+        group.cancel_scope.cancel()
+    return event.is_set()
+
+
 class Serve(Protocol):
     """What `run_in_order` runs: it calls `started` once, and ends in its own time when `stopping` is set."""
 

@@ -14,7 +14,7 @@ from khonsu.abc.driver import Driver, DriverHost, Fingerprint, Handle, TaskConte
 from khonsu.core.about import about
 from khonsu.env import Env
 from khonsu.errors import DriverError, ensure
-from khonsu.scopes import bare_task_group
+from khonsu.scopes import first
 
 FIRST_PID: Final = 1000
 
@@ -144,17 +144,10 @@ class FakeDriver(Driver[FakeConfig]):
 
     async def _until_moved(self, process: FakeProcess) -> None:
         """Wait until a task's end has come, or has changed."""
-        moved = process.moved
-        async with bare_task_group() as group:
-
-            async def sleep() -> None:
-                if process.ends is not None:
-                    await self.env.sleep(max(0.0, process.ends - self.env.monotonic()))
-                    group.cancel_scope.cancel()
-
-            group.start_soon(sleep)
-            await moved.wait()
-            group.cancel_scope.cancel()
+        if process.ends is None:
+            await process.moved.wait()
+        else:
+            await first(process.moved, self.env.sleep, max(0.0, process.ends - self.env.monotonic()))
 
     async def stop(self, handle: Handle, /, *, signal: str, grace_seconds: float) -> None:
         """Have the task end: when it obeys the signal, and by force after the grace."""
