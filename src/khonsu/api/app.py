@@ -20,13 +20,14 @@ from khonsu.api.gate import DoorGate
 from khonsu.api.limits import Limits
 from khonsu.api.stopping import Stopping
 from khonsu.core.operations import OPERATIONS
-from khonsu.errors import KhonsuError, NotFound, Unavailable
+from khonsu.core.units import format_size
+from khonsu.errors import KhonsuError, NotAllowed, NotFound, Unauthenticated, Unavailable
 from khonsu.transports.routing import PREFIX
 from khonsu.transports.serving import answer as answered
 
 METRICS_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-NOT_FOUND: Final = 404
 WRONG_METHOD: Final = 405
+HEAD_TOO_LARGE: Final = 431
 
 
 class App:
@@ -45,6 +46,7 @@ class App:
         self._limits = limits if limits is not None else Limits()
         self._gate = DoorGate(hosts)
         self._stopping = Stopping()
+        self._authenticate = handler.authenticate if isinstance(handler, SupportsAuthentication) else None
         self._starlette = Starlette(routes=self._routes(), exception_handlers=self._exception_handlers())
         # A redirect would answer a request that was not understood.
         self._starlette.router.redirect_slashes = False
@@ -60,6 +62,7 @@ class App:
             path = raw_path.decode("ascii", "replace") if raw_path else scope["path"]
             below = path.removeprefix(scope.get("root_path", ""))
             try:
+                self._check_size(scope)
                 credential = self._gate.admit(Headers(scope=scope), below)
             except Refused as error:
                 await problem(error.error, status=error.status, headers=error.headers)(scope, receive, send)
@@ -67,6 +70,18 @@ class App:
             # The path stays as it was sent, so that a name may hold an encoded slash; the endpoints decode it.
             scope = {**scope, "path": path, "state": {**scope.get("state", {}), "credential": credential}}
         await self._starlette(scope, receive, send)
+
+    def _check_size(self, scope: Scope) -> None:
+        """Refuse a head that is too large, also where the server took it because it came at one go."""
+        most = self._limits.header_bytes_max
+        headers = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if headers + len(scope["path"]) + len(scope["query_string"]) > most:
+            raise refused(
+                HEAD_TOO_LARGE,
+                f"the head of the request is larger than {format_size(most)}",
+                "Send less of it",
+                connection="close",
+            )
 
     def _exception_handlers(self) -> Mapping[Any, Any]:
         return {HTTPException: self._no_route, KhonsuError: self._refused, Exception: self._failed}
@@ -81,14 +96,13 @@ class App:
                 (f"{PREFIX}/openapi.json", self._openapi),
             )
         ]
-        authenticate = self._handler.authenticate if isinstance(self._handler, SupportsAuthentication) else None
         for operation in OPERATIONS.values():
             endpoint = Endpoint(
                 operation=operation,
                 handler=self._handler,
                 limits=self._limits,
                 stopping=self._stopping,
-                authenticate=authenticate,
+                authenticate=self._authenticate,
             )
             routes.append(_without_head(Route(PREFIX + operation.path, endpoint, methods=[operation.method])))
         return routes
@@ -118,6 +132,13 @@ class App:
         await answered(self._handler, Request(operation="system.status", credential=credential))
 
     async def _no_route(self, request: HTTPRequest, error: Exception) -> Response:
+        if self._authenticate is not None:
+            try:
+                self._authenticate("system.status", request.scope["state"]["credential"])
+            except Unauthenticated as stranger:
+                return problem(stranger)
+            except NotAllowed:
+                pass  # known, and may learn that there is nothing here
         path = request.url.path
         methods = sorted(
             method

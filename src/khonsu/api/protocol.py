@@ -9,14 +9,15 @@ import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from khonsu.api.answers import COMMON_HEADERS, PROBLEM_TYPE
+from khonsu.api.app import HEAD_TOO_LARGE
 from khonsu.api.endpoints import ABORT
 from khonsu.api.limits import Limits
+from khonsu.core.units import format_size
 from khonsu.errors import InvalidRequest
 from khonsu.transports.wire import encode_error
 
 # asyncio gives each TLS connection a buffer of 256 KiB to read into; 16 KiB is one TLS record.
 TLS_BUFFER_BYTES: Final = 16 * 1024
-HEADERS_TOO_LARGE: Final = 431
 
 
 class HTTPProtocol(H11Protocol):
@@ -97,10 +98,9 @@ class HTTPProtocol(H11Protocol):
             return
         status, error = 400, InvalidRequest("this is not HTTP", hint="Speak HTTP/1.1 over TLS")
         if self.conn.trailing_data[0] and len(self.conn.trailing_data[0]) > self.limits.header_bytes_max:
-            status = HEADERS_TOO_LARGE
-            error = InvalidRequest(
-                f"the head of the request is larger than {self.limits.header_bytes_max} bytes", hint="Send less of it"
-            )
+            status = HEAD_TOO_LARGE
+            most = format_size(self.limits.header_bytes_max)
+            error = InvalidRequest(f"the head of the request is larger than {most}", hint="Send less of it")
         content = encode_error(error)
         headers = {**COMMON_HEADERS, "Content-Type": PROBLEM_TYPE, "Connection": "close"}
         raw = [*headers.items(), ("Content-Length", str(len(content)))]
