@@ -186,8 +186,9 @@ async def test_an_orderly_end_is_not_cut_off() -> None:
     async with thing:
         pass
     assert thing.said == ["ended in order"]
-    with anyio.move_on_after(0):
+    with anyio.CancelScope() as scope:
         async with thing:
+            scope.cancel()
             await anyio.sleep_forever()
     assert thing.said == ["ended in order", "ended in order"]
 
