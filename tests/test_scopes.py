@@ -42,7 +42,14 @@ class Thing(Lifetime):
                 raise Fault("end")
 
     async def fail_when_told(self, number: int) -> None:
-        await self.fail.wait()
+        try:
+            await self.fail.wait()
+        except anyio.get_cancelled_exc_class():
+            if number:
+                raise Fault(f"background {number}") from None
+            raise
+        if number:
+            await anyio.sleep_forever()
         raise Fault(f"background {number}")
 
 
