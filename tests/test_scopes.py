@@ -42,15 +42,12 @@ class Thing(Lifetime):
                 raise Fault("end")
 
     async def fail_when_told(self, number: int) -> None:
+        # The first fails when it is told, the others when that cancels them.
         try:
-            await self.fail.wait()
-        except anyio.get_cancelled_exc_class():
-            if number:
-                raise Fault(f"background {number}") from None
-            raise
-        if number:
-            await anyio.sleep_forever()
-        raise Fault(f"background {number}")
+            await (anyio.sleep_forever() if number else self.fail.wait())
+        finally:
+            if self.fail.is_set():
+                raise Fault(f"background {number}")
 
 
 async def fail_inside(thing: Thing, inner: Thing | None = None) -> None:
