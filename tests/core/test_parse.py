@@ -173,14 +173,14 @@ def test_the_long_form_with_everything() -> None:
     assert parse_job(tomllib.loads(FULL)) == FULL_JOB
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(right_jobs())
 def test_a_right_job_is_read_back_from_its_json(job: Job) -> None:
     """What the codec writes, with the attributes' own names, is read as the same job."""
     assert parse_job(to_json(job)) == job
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(right_jobs())
 def test_a_right_job_is_read_back_from_its_brief_form(job: Job) -> None:
     """What people would write, with short keys and units, is read as the same job."""

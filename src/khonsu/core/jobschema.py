@@ -48,7 +48,7 @@ def job_schema(configs: Mapping[str, Schema] | None = None) -> Schema:
         configs: The schemas of drivers' configs by the driver's name; other drivers' configs are any table.
 
     """
-    rules = [_driver_rule(name, schema) for name, schema in (configs or {}).items()]
+    rules = {"allOf": [_driver_rule(name, schema) for name, schema in configs.items()]} if configs else {}
     task, group, job = (_table(cls) for cls in (Task, Group, Job))
     # At the top of a file, the keys of group and task may stand beside those of the job.
     top = {**task["properties"], **group["properties"], **job["properties"]}
@@ -58,7 +58,7 @@ def job_schema(configs: Mapping[str, Schema] | None = None) -> Schema:
         "properties": top,
         "additionalProperties": False,
         "oneOf": [{"required": ["name", "groups"]}, {"required": ["name", "driver", "config"]}],
-        "allOf": rules,
+        **rules,
     }
     several = {"jobs": {"type": "array", "items": {"$ref": "#/$defs/job"}, "minItems": 1}}
     return {
@@ -70,7 +70,7 @@ def job_schema(configs: Mapping[str, Schema] | None = None) -> Schema:
         "$defs": {
             "job": one,
             "group": group,
-            "task": {**task, "allOf": rules},
+            "task": {**task, **rules},
             "constraint": {"anyOf": [{"type": "string"}, _table(Constraint)]},
         },
     }
