@@ -48,6 +48,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 _VERSION = re.compile(r"v?(\d{1,18}(?:\.\d{1,18})*)(.*)", re.ASCII | re.DOTALL)
 _BEFORE_RELEASE = re.compile(r"[-.~_]?(dev|alpha|a|beta|b|pre|rc|c)[-.]?(\d{0,18})(?![A-Za-z])", re.ASCII)
 _BOUND = re.compile(r"(<=|>=|!=|<|>|=)?\s*(\S+)")
+_BOUND_VERSION = re.compile(rf"v?\d+(\.\d+)*({_BEFORE_RELEASE.pattern})?([-+~_].*)?", re.ASCII)
 _STAGES = {"dev": 0, "alpha": 1, "a": 1, "beta": 2, "b": 2, "pre": 3, "rc": 3, "c": 3}
 _RELEASED = (9, 0)
 
@@ -151,7 +152,7 @@ def _bounds(wanted: str) -> tuple[tuple[Callable[[Any, Any], bool], Version], ..
     bounds = []
     for part in wanted.split(","):
         match = _BOUND.fullmatch(part.strip())
-        version = parse_version(match[2]) if match else None
+        version = parse_version(match[2]) if match and _BOUND_VERSION.fullmatch(match[2]) else None
         if match is None or version is None:
             raise ValueError(f'{part.strip()!r} is not a bound on a version, such as ">= 1.2"')
         bounds.append((_COMPARISONS[match[1] or "="], version))

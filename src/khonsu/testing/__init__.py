@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from khonsu.testing.fake_driver import FakeConfig as FakeConfig
     from khonsu.testing.fake_driver import FakeDriver as FakeDriver
     from khonsu.testing.fake_driver import FakeMachine as FakeMachine
+    from khonsu.testing.fleets import ask as ask
+    from khonsu.testing.fleets import fleet as fleet
+    from khonsu.testing.fleets import fleet_state as fleet_state
+    from khonsu.testing.schedulers import SchedulerCheckFailed as SchedulerCheckFailed
+    from khonsu.testing.schedulers import check_scheduler as check_scheduler
     from khonsu.testing.transports import TransportCheckFailed as TransportCheckFailed
     from khonsu.testing.transports import check_transport as check_transport
 
@@ -21,9 +26,14 @@ _HOMES = {
     "FakeConfig": "khonsu.testing.fake_driver",
     "FakeDriver": "khonsu.testing.fake_driver",
     "FakeMachine": "khonsu.testing.fake_driver",
+    "SchedulerCheckFailed": "khonsu.testing.schedulers",
     "TransportCheckFailed": "khonsu.testing.transports",
+    "ask": "khonsu.testing.fleets",
     "check_driver": "khonsu.testing.drivers",
+    "check_scheduler": "khonsu.testing.schedulers",
     "check_transport": "khonsu.testing.transports",
+    "fleet": "khonsu.testing.fleets",
+    "fleet_state": "khonsu.testing.fleets",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - the names have one home
