@@ -31,7 +31,7 @@ _START_SECONDS_MAX = 30.0
 _TRIES = 5
 _SOCKET_PATH_BYTES_MAX = 100
 _PEER = struct.Struct("3i")
-_GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+_GONE = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 
 class _Line:

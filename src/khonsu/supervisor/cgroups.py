@@ -10,7 +10,7 @@ from .processes import look, read_file, send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .child import Cgroup
+    from .orders import Cgroup
 
 _REMOVE_SECONDS = 2.0
 

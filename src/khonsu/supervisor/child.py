@@ -10,52 +10,28 @@ from .processes import die_with_parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn, TypedDict
+    from typing import NoReturn
 
-    class Cgroup(TypedDict):
-        """Groups to make and to join, values to write first, and the file that counts out-of-memory kills."""
+    from .orders import Orders
 
-        groups: list[str]
-        settings: list[list[str]]
-        events: str | None
-
-    class Spec(TypedDict):
-        """What to run; the agent has looked up and checked everything."""
-
-        directory: str
-        log_directory: str
-        executable: str
-        argv: list[str]
-        env: dict[str, str]
-        cwd: str
-        uid: int | None
-        gid: int | None
-        groups: list[int] | None
-        log_files: int
-        log_file_bytes: int
-        cgroup: Cgroup | None
-        lease_path: str | None
-        kill_timeout_seconds: float
-
+_TEXT_MAX = 80  # a line of reports has to fit into what a pipe takes in one piece (512 bytes on macOS)
 
 GO = b"g"
 GIVEN_UP = "server"
 """The step that fails when the word does not come."""
 
 
-def become_task(spec: Spec, *, helper: int, stdout: int, stderr: int, go: int, report: int) -> NoReturn:
+def become_task(orders: Orders, helper: int) -> NoReturn:
     """Turn this new process into the task; never returns.
 
-    Limits, signals and standard input are as the fork server has set them up; the group for its resources is joined
-    for us while we wait for the word. It is short because every page that is touched here is copied first.
+    Limits, signals and standard input are as the fork server has set them up, and it puts us into our cgroups while we
+    wait for its word, which comes once it is recorded who we are. It is short because every page that is touched here
+    is copied first.
 
     Args:
-        spec: What to run.
+        orders: What to run. Its report gets the step that failed, the error's number and its text; it is closed
+            without a word by a successful exec.
         helper: The process whose end is also ours.
-        stdout: Where output goes.
-        stderr: Where the other output goes.
-        go: Yields one byte once it is recorded who we are; nothing runs before.
-        report: Gets the step that failed, the error's number and its text; closed by a successful exec.
 
     """
     step = "session"
@@ -63,28 +39,31 @@ def become_task(spec: Spec, *, helper: int, stdout: int, stderr: int, go: int, r
         os.setsid()
         os.umask(0o022)
         step = "user"
-        if spec["groups"] is not None:
-            os.setgroups(spec["groups"])
-        if spec["gid"] is not None:
-            os.setgid(spec["gid"])
-        if spec["uid"] is not None:
-            os.setuid(spec["uid"])
+        if orders.groups is not None:
+            os.setgroups(orders.groups)
+        if orders.gid is not None:
+            os.setgid(orders.gid)
+        if orders.uid is not None:
+            os.setuid(orders.uid)
         die_with_parent(helper)  # after the change of user, which would undo it
         step = "cwd"
-        os.chdir(spec["cwd"])
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
+        os.chdir(orders.cwd)
+        os.dup2(orders.stdout_end, 1)
+        os.dup2(orders.stderr_end, 2)
         step = GIVEN_UP
-        if os.read(go, 1) != GO:
+        if os.read(orders.go_end, 1) != GO:
             raise OSError(errno.ECANCELED, "the fork server gave it up")
         step = "exec"
-        os.execve(spec["executable"], spec["argv"], spec["env"])  # noqa: S606 - no shell, on purpose
+        env = {}
+        for variable in orders.env:
+            name, _, env[name] = variable.partition("=")
+        os.execve(orders.executable, orders.argv, env)  # noqa: S606 - no shell, on purpose
     except OSError as error:
-        _tell(report, step, error.errno or errno.EINVAL, error.strerror or str(error))
+        _tell(orders.report_end, step, error.errno or errno.EINVAL, error.strerror or str(error))
     except BaseException as error:  # noqa: BLE001 - nothing may unwind into the helper's code
-        _tell(report, step, errno.EINVAL, f"{type(error).__name__}: {error}")
+        _tell(orders.report_end, step, errno.EINVAL, f"{type(error).__name__}: {error}")
     os._exit(127)
 
 
 def _tell(report: int, step: str, number: int, text: str) -> None:
-    os.write(report, json.dumps([step, number, text[:200]]).encode())
+    os.write(report, json.dumps([step, number, text[:_TEXT_MAX]]).encode())

@@ -1,7 +1,8 @@
-"""The fork server: a small process that forks helpers for an agent, and outlives it.
+"""The fork server: starts tasks for an agent, and outlives it.
 
-It listens on a socket in its own directory, for its own user only. Requests and answers are one JSON object a line;
-any number of requests may be under way on a connection, and `id` says which one is answered.
+It is two processes: the forker, which forks helpers and does nothing else, and this one, which speaks with agents and
+prepares what a helper needs. It listens on a socket in its own directory, for its own user only. Requests and answers
+are one JSON object a line; any number of requests may be under way on a connection, and `id` says which one is answered.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ import struct
 import time
 
 from . import records
-from .attempt import Attempt, StartError, Step
+from .attempt import Attempt, StartError
 from .cgroups import leave_cgroup
-from .helper import run_helper
-from .processes import LINUX, become_reaper, everyone, name_process
+from .forker import Forker, send_orders
+from .processes import become_reaper, name_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from .child import Spec
+    from .orders import Spec
 
 SOCKET = "socket"
 LOCK = "lock"
@@ -37,17 +38,11 @@ LOG = "server.log"
 
 _LINE_BYTES_MAX = 16 * 2**20
 _CHUNK_BYTES = 2**18
-_DATAGRAM_BYTES = 8192
 _FILES_MAX = 65536
-_DISREGARDED = {
-    signal.SIGCHLD,
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGPIPE,
-    signal.SIGTERM,
-    signal.SIGXFSZ,
-}
 _FIRST_FREE = 3  # after standard input, output and error
+_DISREGARDED = frozenset(
+    {signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ},
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         os.setsid()
     except PermissionError:
         pass  # we lead a group already: as good
-    os.closerange(_FIRST_FREE, 65536)
+    os.closerange(_FIRST_FREE, _FILES_MAX)
     os.umask(0o077)
     os.chdir(directory)
     lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -79,12 +74,30 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(source, target)
     _set_limits()
     _set_signals()
-    become_reaper()
-    name_process(b"khonsu-fork")
+    _split(listener, lock, float(idle_seconds))
+    return 0
+
+
+def _split(listener: socket.socket, lock: int, idle_seconds: float) -> None:
+    """Become two processes: the forker, and its child that serves agents. Either ends soon after the other."""
+    inner, outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    reports, reports_end = os.pipe()
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        fcntl.fcntl(reports, fcntl.F_SETPIPE_SZ, 2**20)  # room for all that can be said while nobody listens
     gc.collect()
     gc.freeze()  # so that a helper's collector leaves the memory alone that it shares with us
-    ForkServer(listener, float(idle_seconds)).serve()
-    return 0
+    if not os.fork():
+        inner.close()
+        os.close(reports_end)
+        name_process(b"khonsu-server")
+        ForkServer(listener, outer, reports, idle_seconds).serve()
+        os._exit(0)
+    # The lock is the server's: it must not be held by helpers, which outlive it.
+    for descriptor in (listener.detach(), outer.detach(), lock, reports):
+        os.close(descriptor)
+    become_reaper()
+    name_process(b"khonsu-forker")
+    Forker(inner, reports_end).serve()
 
 
 class Connection:
@@ -111,48 +124,54 @@ class Connection:
 
 
 class ForkServer:
-    """Forks helpers on request, and clears up behind those that die.
+    """Has helpers forked on request, and clears up behind those that die.
 
-    It ends when it has had neither helpers nor connections for `idle_seconds`.
+    It ends when it has had neither helpers nor connections for `idle_seconds`, and when its forker has died.
     """
 
-    def __init__(self, listener: socket.socket, idle_seconds: float) -> None:
+    def __init__(self, listener: socket.socket, forker: socket.socket, reports: int, idle_seconds: float) -> None:
         self._listener = listener
+        self._forker = forker
+        self._reports = reports
         self._idle_seconds = idle_seconds
         self._connections: dict[int, Connection] = {}
+        self._serial = 0
+        self._starting: dict[int, Attempt] = {}  # by its serial number, until the task's program runs
+        self._queue: list[Attempt] = []  # prepared, for the forker, who takes one at a time
+        self._forking = False
         self._helpers: dict[int, list[str]] = {}  # pid of each, and the cgroups of its task
-        self._starting: dict[int, Attempt] = {}  # by the pid of the helper, until the task's program runs
+        self._serials: dict[int, int] = {}  # pid of each that is starting
+        self._bases: set[str] = set()
+        self._line = b""  # the beginning of a report whose end was not read yet
+        os.set_blocking(reports, False)
         self._poller = select.poll()
-        self._wake, self._waker = os.pipe()
-        # Datagrams: many helpers write to one end, and each report stays in one piece.
-        self._reports, self._report = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        for descriptor in (self._wake, self._waker, self._reports.fileno()):
-            os.set_blocking(descriptor, False)
-        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        for descriptor in (listener.fileno(), self._wake, self._reports.fileno()):
+        for descriptor in (listener.fileno(), reports):
             self._poller.register(descriptor, select.POLLIN)
 
     def serve(self) -> None:
         """Serve until there is nobody left to serve."""
         idle_since = time.monotonic()
         while True:
-            if self._helpers or self._connections:
+            if self._helpers or self._starting or self._connections:
                 idle_since, patience_ms = time.monotonic(), None
             else:
                 left = self._idle_seconds - (time.monotonic() - idle_since)
                 if left <= 0.0:
-                    return
+                    break
                 patience_ms = int(left * 1000) + 1
             for descriptor, event in self._poller.poll(patience_ms):
-                if descriptor == self._wake:
-                    os.read(self._wake, 4096)
-                    self._reap()
-                elif descriptor == self._reports.fileno():
-                    self._read_reports()
+                if descriptor == self._reports:
+                    if not self._read_reports():
+                        return
                 elif descriptor == self._listener.fileno():
                     self._accept()
                 elif descriptor in self._connections:
                     self._attend(self._connections[descriptor], event)
+        for base in self._bases:
+            try:
+                os.rmdir(base)
+            except OSError:
+                continue  # in use by another agent, or gone
 
     def _accept(self) -> None:
         try:
@@ -214,95 +233,98 @@ class ForkServer:
         self._send(connection, json.dumps({"id": number, **answer}).encode() + b"\n")
 
     def _spawn(self, connection: Connection, number: object, spec: Spec) -> None:
-        """Fork a helper; what it reports is the answer."""
+        """Have a helper forked; what it reports is the answer."""
         for attempt in self._starting.values():
             if attempt.directory == spec["directory"]:
                 attempt.waiters.append((connection, number))
                 return
-        attempt = Attempt(spec)
+        self._serial += 1
+        attempt = Attempt(self._serial, spec)
         claimed = False
         try:
             record = attempt.claim()
-            if record is not None:
-                self._answer(connection, number, {"handle": record})
-                attempt.close_ours()
-                return
-            claimed = True
-            attempt.prepare()
-            with Step("fork"):
-                pid = os.fork()
+            if record is None:
+                claimed = True
+                attempt.prepare()
         except StartError as error:
             if claimed:
                 attempt.abandon()
-            attempt.close_ours()
+            attempt.hand_over()
             attempt.close_go()
             self._answer(connection, number, {"error": error.facts})
             return
-        if not pid:
-            try:
-                run_helper(attempt, self._report.fileno())
-            finally:
-                os._exit(1)  # never back into the server's loop
-        attempt.close_ours()
+        if record is not None:
+            attempt.hand_over()
+            self._answer(connection, number, {"handle": record})
+            return
         attempt.waiters.append((connection, number))
-        self._helpers[pid] = spec["cgroup"]["groups"] if spec["cgroup"] else []
-        self._starting[pid] = attempt
+        self._starting[attempt.serial] = attempt
+        self._bases.update(os.path.dirname(group) for group in attempt.cgroups)
+        self._queue.append(attempt)
+        self._feed()
 
-    def _read_reports(self) -> None:
-        while True:
+    def _feed(self) -> None:
+        """Give the forker its next orders."""
+        if self._queue and not self._forking:
+            self._forking = True
+            attempt = self._queue.pop(0)
             try:
-                helper, verb, rest = self._reports.recv(_DATAGRAM_BYTES).split(b" ", 2)
-            except BlockingIOError:
-                return
-            pid = int(helper)
-            attempt = self._starting.get(pid)
-            if attempt is None:
-                continue
-            if verb == b"task":
-                attempt.release(pid, int(rest))
-            elif verb == b"started":
-                self._conclude(pid, {"handle": attempt.record})
-            else:
-                self._conclude(pid, {"error": attempt.failed(rest)})
+                send_orders(self._forker, attempt.text, attempt.descriptors)
+            except OSError:
+                return  # the forker is dead, and the end of reports will say so
+            attempt.hand_over()
 
-    def _conclude(self, pid: int, answer: dict[str, Any]) -> None:
+    def _read_reports(self) -> bool:
+        """Take note of what the forker and helpers say; False if there are none any more."""
+        try:
+            data = os.read(self._reports, _CHUNK_BYTES)
+        except BlockingIOError:
+            return True
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            verb, _, rest = line.partition(b" ")
+            if verb == b"forked":
+                self._on_forked(*map(int, rest.split()))
+            elif verb == b"ended":
+                self._on_ended(*map(int, rest.split()))
+            elif verb == b"task":
+                serial, helper, task = map(int, rest.split())
+                self._starting[serial].release(helper, task)
+            elif verb == b"started":
+                self._conclude(int(rest), None)
+            elif verb == b"failed":
+                number, _, message = rest.partition(b" ")
+                self._conclude(int(number), self._starting[int(number)].failure(message))
+        return bool(data)
+
+    def _on_forked(self, serial: int, pid: int, error: int = 0) -> None:
+        self._forking = False
+        self._feed()
+        attempt = self._starting.get(serial)
+        if not pid:
+            if attempt:
+                attempt.abandon()
+            self._conclude(serial, ["fork", error, os.strerror(error)])
+            return
+        self._helpers[pid] = attempt.cgroups if attempt else []
+        self._serials[pid] = serial
+
+    def _on_ended(self, pid: int, status: int) -> None:
+        serial, groups = self._serials.pop(pid, 0), self._helpers.pop(pid, [])
+        if serial in self._starting:
+            self._conclude(serial, ["helper", errno.ECHILD, "the helper died"])
+        if status:
+            leave_cgroup(groups)
+
+    def _conclude(self, serial: int, error: list[Any] | None) -> None:
         """Tell everyone who asked how the start of an attempt went."""
-        attempt = self._starting.pop(pid)
+        attempt = self._starting.pop(serial, None)
+        if attempt is None:
+            return
         attempt.close_go()
+        answer = {"handle": attempt.record} if error is None else {"error": error}
         for connection, number in attempt.waiters:
             self._answer(connection, number, answer)
-
-    def _reap(self) -> None:
-        """Take note of helpers that ended, and end what a dead one left behind."""
-        strays = False
-        try:
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    break
-                groups = self._helpers.pop(pid, None)
-                if pid in self._starting:
-                    self._read_reports()  # a short task's helper has reported and ended before we look
-                if pid in self._starting:
-                    self._conclude(pid, {"error": ["helper", errno.ECHILD, "the helper died"]})
-                if groups and status:
-                    leave_cgroup(groups)
-                # What a stray leaves behind is a stray, too.
-                strays = strays or groups is None or status != 0
-        except ChildProcessError:
-            return
-        if strays and LINUX:
-            self._kill_strays()
-
-    def _kill_strays(self) -> None:
-        """Kill our children that are no helpers: tasks and theirs, whose helper died, come to us."""
-        me = os.getpid()
-        for process in everyone():
-            if process.parent == me and process.pid not in self._helpers and not process.zombie:
-                try:
-                    os.kill(process.pid, signal.SIGKILL)
-                except (ProcessLookupError, PermissionError):
-                    continue
 
 
 def _is_same_user(connection: socket.socket) -> bool:

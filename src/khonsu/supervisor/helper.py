@@ -12,13 +12,15 @@ import time
 from . import records
 from .cgroups import leave_cgroup, out_of_memory_kills
 from .child import become_task
+from .lease import Lease
+from .logs import LogWriter
 from .processes import LINUX, become_reaper, boottime, descendants, everyone, name_process, send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from .attempt import Attempt
+    from .orders import Orders
 
 _CHUNK_BYTES = 65536
 _RESCAN_SECONDS = 0.02
@@ -26,35 +28,28 @@ _RESCAN_SECONDS_MAX = 2.0
 _NEVER = float("inf")
 
 
-def run_helper(attempt: Attempt, server: int) -> NoReturn:
+def run_helper(orders: Orders, reports: int) -> NoReturn:
     """Be the helper of an attempt, until it has ended; never returns.
 
     Args:
-        attempt: What to run, with all that is open for it.
-        server: A datagram socket; gets the pid of the task, then whether its program runs.
+        orders: What to run, with all that is open for it.
+        reports: A pipe to the server; gets the pid of the task, then whether its program runs.
 
     """
     gc.disable()
-    attempt.keep_ours(server)
     os.setsid()
     become_reaper()
-    signal.set_wakeup_fd(attempt.waker, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(orders.waker, warn_on_full_buffer=False)
     helper = os.getpid()
     task = os.fork()
     if not task:
-        become_task(
-            attempt.spec,
-            helper=helper,
-            stdout=attempt.stdout_end,
-            stderr=attempt.stderr_end,
-            go=attempt.go_end,
-            report=attempt.report_end,
-        )
-    os.write(server, b"%d task %d" % (helper, task))
-    for descriptor in (attempt.stdout_end, attempt.stderr_end, attempt.go_end, attempt.report_end):
+        become_task(orders, helper)
+    os.write(reports, b"task %d %d %d\n" % (orders.serial, helper, task))
+    for descriptor in (orders.stdout_end, orders.stderr_end, orders.go_end, orders.report_end):
         os.close(descriptor)
+    orders.argv, orders.env = [], []  # some of it is secret
     name_process(b"khonsu-task")
-    Helper(attempt, server, task).watch()
+    Helper(orders, reports, task).watch()
     os._exit(0)
 
 
@@ -64,12 +59,17 @@ class Helper:
     It ends when its task has ended, and never before: whatever goes wrong, the task goes on.
     """
 
-    def __init__(self, attempt: Attempt, server: int, task: int) -> None:
-        self._attempt = attempt
-        self._server = server
+    __slots__ = (
+        "_childless", "_dropped_bytes", "_failed", "_kill_at", "_lease", "_logs", "_orders", "_poller", "_reports",
+        "_rescan_seconds", "_status", "_stopping", "_task",
+    )  # fmt: skip
+
+    def __init__(self, orders: Orders, reports: int, task: int) -> None:
+        self._orders = orders
+        self._reports = reports
         self._task = task
-        self._lease = attempt.lease
-        self._logs = attempt.logs
+        self._lease = Lease(orders.lease_path, orders.kill_timeout_seconds) if orders.lease_path else None
+        self._logs: dict[int, LogWriter | None] = {orders.stdout: None, orders.stderr: None}
         self._status: int | None = None  # of the task's own process, once it has ended
         self._failed = False
         self._childless = False
@@ -78,21 +78,21 @@ class Helper:
         self._rescan_seconds = _RESCAN_SECONDS
         self._dropped_bytes = 0
         self._poller = select.poll()
-        for descriptor in (attempt.wake, attempt.control, attempt.report, *self._logs):
+        for descriptor in (orders.wake, orders.control, orders.report, orders.stdout, orders.stderr):
             self._poller.register(descriptor, select.POLLIN)
-        if self._lease.descriptor >= 0:
+        if self._lease and self._lease.descriptor >= 0:
             self._poller.register(self._lease.descriptor, select.POLLIN)
 
     def watch(self) -> None:
         """Serve until nothing of the task is left, then record its end."""
-        attempt = self._attempt
+        orders = self._orders
         while not (self._childless and self._status is not None):
             for descriptor, _ in self._poller.poll(self._patience_ms()):
                 if descriptor in self._logs:
                     self._pump(descriptor)
-                elif descriptor == attempt.report:
+                elif descriptor == orders.report:
                     self._learn()
-                elif descriptor == attempt.control:
+                elif descriptor == orders.control:
                     self._obey()
                 else:
                     _empty(descriptor)
@@ -108,31 +108,39 @@ class Helper:
 
     def _learn(self) -> None:
         """Tell the server whether the program of the task runs: then the other end is closed without a word."""
-        if self._server < 0:
+        orders = self._orders
+        if self._reports < 0:
             return
-        failure = os.read(self._attempt.report, 4096)
+        try:
+            failure = os.read(orders.report, 4096)
+        except BlockingIOError:
+            failure = b""  # it has ended without a word, before the server has closed its copy of the other end
         if failure:
             self._failed = True
-            self._attempt.abandon()
-        os.write(self._server, b"%d %s %s" % (os.getpid(), b"failed" if failure else b"started", failure))
-        self._poller.unregister(self._attempt.report)
-        os.close(self._attempt.report)
-        os.close(self._server)
-        self._server = -1
-        self._attempt.spec["env"] = {}  # some of it is secret
-        self._attempt.spec["argv"] = []
+            leave_cgroup(orders.cgroups)
+            records.forget(orders.directory)
+            os.write(self._reports, b"failed %d %s\n" % (orders.serial, failure))
+        else:
+            os.write(self._reports, b"started %d\n" % orders.serial)
+        self._poller.unregister(orders.report)
+        os.close(orders.report)
+        os.close(self._reports)
+        self._reports = -1
 
     def _patience_ms(self) -> int | None:
         """Return how long the next thing that is ours to do may wait."""
         if self._killing():
             wait = self._rescan_seconds
+        elif self._kill_at == _NEVER and self._lease is None:
+            return None
         else:
-            wait = min(self._kill_at - boottime(), self._lease.patience_seconds())
-        return None if wait == _NEVER else max(0, int(wait * 1000) + 1)
+            wait = min(self._kill_at - boottime(), self._lease.patience_seconds() if self._lease else _NEVER)
+        return max(0, int(wait * 1000) + 1) if wait < _NEVER else None
 
     def _killing(self) -> bool:
-        ended = self._status is not None and not self._stopping
-        return ended or boottime() >= self._kill_at
+        if self._status is not None and not self._stopping:
+            return True
+        return self._kill_at < _NEVER and boottime() >= self._kill_at
 
     def _pump(self, descriptor: int) -> bool:
         """Move output to the log; False when there is none for now or the last writer is gone."""
@@ -140,19 +148,28 @@ class Helper:
             data = os.read(descriptor, _CHUNK_BYTES)
         except BlockingIOError:
             return False
+        log = self._logs[descriptor]
         if data:
-            self._logs[descriptor].write(data)
+            if log is None:
+                log = self._logs[descriptor] = self._open_log(descriptor)
+            log.write(data)
             return True
         self._poller.unregister(descriptor)
         os.close(descriptor)
-        log = self._logs.pop(descriptor)
-        log.close()
-        self._dropped_bytes += log.dropped
+        del self._logs[descriptor]
+        if log is not None:
+            log.close()
+            self._dropped_bytes += log.dropped
         return False
+
+    def _open_log(self, descriptor: int) -> LogWriter:
+        orders = self._orders
+        name = "stdout" if descriptor == orders.stdout else "stderr"
+        return LogWriter(orders.log_directory, name, files=orders.log_files, file_bytes=orders.log_file_bytes)
 
     def _obey(self) -> None:
         """Carry out commands: one JSON object a line, each written in one piece."""
-        for line in os.read(self._attempt.control, _CHUNK_BYTES).splitlines():
+        for line in os.read(self._orders.control, _CHUNK_BYTES).splitlines():
             try:
                 command = json.loads(line)
                 verb, number = command["command"], int(command["signal"])
@@ -187,10 +204,11 @@ class Helper:
 
     def _keep_time(self) -> None:
         """Act on the end of the lease, of patience, and of the task."""
-        if not self._lease.lost and self._lease.expired():
-            self._lease.lost = True
-            self._stop(signal.SIGTERM, self._lease.kill_at())
-            self._lease.wake_at(self._kill_at)
+        lease = self._lease
+        if lease and not lease.lost and lease.expired():
+            lease.lost = True
+            self._stop(signal.SIGTERM, lease.kill_at())
+            lease.wake_at(self._kill_at)
         if not self._childless and self._killing():
             self._rescan_seconds = min(self._rescan_seconds * 2, _RESCAN_SECONDS_MAX)
             self._kill_all()
@@ -230,23 +248,21 @@ class Helper:
 
     def _record_end(self) -> None:
         """Publish how the task ended, and remove what was needed to control it."""
-        attempt, status = self._attempt, self._status or 0
+        orders, status = self._orders, self._status or 0
         signalled = os.WIFSIGNALED(status)
         failed = signalled or os.WEXITSTATUS(status) != 0
-        cgroup = attempt.spec["cgroup"]
-        kills = out_of_memory_kills(cgroup["events"]) if cgroup else 0
-        dropped = self._dropped_bytes + sum(log.dropped for log in self._logs.values())
+        kills = out_of_memory_kills(orders.events) if orders.events else 0
+        dropped = self._dropped_bytes + sum(log.dropped for log in self._logs.values() if log)
         # Not by the json module: for so little text it is most of the work of a short task's end.
         record = (
             f'{{"protocol": {records.PROTOCOL}, "code": {"null" if signalled else os.WEXITSTATUS(status)}, '
             f'"signal": {os.WTERMSIG(status) if signalled else "null"}, '
             f'"out_of_memory": {_json_bool(kills > 0 and failed)}, "finished_at": {time.time()!r}, '
-            f'"lease_expired": {_json_bool(self._lease.lost)}, "dropped_bytes": {dropped}}}'
+            f'"lease_expired": {_json_bool(self._lease is not None and self._lease.lost)}, "dropped_bytes": {dropped}}}'
         )
-        if cgroup:
-            leave_cgroup(cgroup["groups"])
-        records.remove_file(f"{attempt.directory}/{records.CONTROL}")
-        attempt.publish_end(record)
+        leave_cgroup(orders.cgroups)
+        records.remove_file(f"{orders.directory}/{records.CONTROL}")
+        records.fill(orders.directory, records.ENDED, record.encode())
 
 
 def _json_bool(value: bool) -> str:  # noqa: FBT001 - that is what it converts

@@ -17,45 +17,38 @@ def read_lease(path: str) -> float:
 
 
 class Lease:
-    """A task's view of its agent's lease; without a path it never ends.
+    """A task's view of its agent's lease.
 
     `lost` is set by the owner once it acts on the end: a later renewal does not undo that.
     """
 
     __slots__ = ("_deadline", "_timer", "kill_timeout_seconds", "lost", "path")
 
-    def __init__(self, path: str | None, kill_timeout_seconds: float) -> None:
+    def __init__(self, path: str, kill_timeout_seconds: float) -> None:
         self.path = path
         self.kill_timeout_seconds = kill_timeout_seconds
         self.lost = False
-        self._timer = SuspendTimer() if path else None
-        self._deadline = float("-inf") if path else float("inf")
+        self._timer = SuspendTimer()
+        self._deadline = float("-inf")
 
     @property
     def descriptor(self) -> int:
         """What becomes readable when the lease should be looked at, or -1."""
-        return self._timer.descriptor if self._timer else -1
+        return self._timer.descriptor
 
     def expired(self) -> bool:
         """Tell whether the lease has run out; reads the file only when the known deadline has passed."""
-        if self.path is None or boottime() < self._deadline:
+        if boottime() < self._deadline:
             return False
         self._deadline = max(self._deadline, read_lease(self.path))
         if boottime() >= self._deadline:
             return True
-        if self._timer:
-            self._timer.set(self._deadline)  # also ends that its descriptor is readable
+        self._timer.set(self._deadline)
         return False
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        if self._timer:
-            self._timer.close()
 
     def wake_at(self, moment: float) -> None:
         """Make `descriptor` readable at another moment instead."""
-        if self._timer:
-            self._timer.set(moment)
+        self._timer.set(moment)
 
     def kill_at(self) -> float:
         """Return when patience ends, in seconds of `boottime`."""
@@ -63,7 +56,7 @@ class Lease:
 
     def patience_seconds(self) -> float:
         """Return how long the owner may wait; capped where a wait stands still while the machine sleeps."""
-        if self.path is None or self.lost:
+        if self.lost:
             return float("inf")
         left = max(0.0, self._deadline - boottime())
         return left if self.descriptor >= 0 else min(left, _LOOK_SECONDS)

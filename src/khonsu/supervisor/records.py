@@ -41,51 +41,43 @@ def write_record(directory: str, name: str, record: dict[str, Any]) -> None:
         OSError: It cannot be written; no trace of it is left.
 
     """
-    Reservation(directory, name, json.dumps(record).encode()).publish()
+    reserve(directory, name, json.dumps(record).encode())
+    os.rename(f"{directory}/{name}.new", f"{directory}/{name}")
 
 
-class Reservation:
-    """A file that has its room on the disk but not its name yet.
+def reserve(directory: str, name: str, content: bytes = b" " * _RESERVED_BYTES) -> None:
+    """Give a record its room on the disk, but not its name yet; so it can be written even when the disk is full.
 
-    With it the end of a task can be recorded even when the disk is full by then.
+    Raises:
+        OSError: There is no room.
+
     """
+    path = f"{directory}/{name}.new"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+    except OSError:
+        remove_file(path)
+        raise
+    finally:
+        os.close(descriptor)
 
-    __slots__ = ("_path", "_temporary")
 
-    def __init__(self, directory: str, name: str, content: bytes = b" " * _RESERVED_BYTES) -> None:
-        """Write the content under another name.
+def fill(directory: str, name: str, record: bytes) -> None:
+    """Put a record, as JSON, into the room that was reserved for it, and give it its name.
 
-        Raises:
-            OSError: It cannot be written.
+    Raises:
+        OSError: The room or the directory is gone.
 
-        """
-        self._path = f"{directory}/{name}"
-        self._temporary = f"{self._path}.new"
-        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            while content:
-                content = content[os.write(descriptor, content) :]
-        except OSError:
-            self.cancel()
-            raise
-        finally:
-            os.close(descriptor)
-
-    def fill(self, record: bytes) -> None:
-        """Put the record, as JSON, into the room that was kept for it."""
-        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, record.ljust(_RESERVED_BYTES))
-        finally:
-            os.close(descriptor)
-
-    def publish(self) -> None:
-        """Give the file its name."""
-        os.rename(self._temporary, self._path)
-
-    def cancel(self) -> None:
-        """Remove the file."""
-        remove_file(self._temporary)
+    """
+    path = f"{directory}/{name}"
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, record.ljust(_RESERVED_BYTES))
+    finally:
+        os.close(descriptor)
+    os.rename(f"{path}.new", path)
 
 
 def remove_file(path: str) -> None:
@@ -95,3 +87,9 @@ def remove_file(path: str) -> None:
             os.unlink(path)
         except OSError:
             return
+
+
+def forget(directory: str) -> None:
+    """Remove what an attempt that did not start left behind, but for the lock that others may wait for."""
+    for name in (STARTED, CONTROL, f"{ENDED}.new"):
+        remove_file(f"{directory}/{name}")

@@ -1,0 +1,122 @@
+"""The forker: a process that does nothing but fork helpers, so that it has next to no memory that they must copy.
+
+Between two forks it touches as little as possible: each page that it writes is one more page of every helper.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+
+from .helper import run_helper
+from .orders import DESCRIPTORS, Orders
+from .processes import LINUX, everyone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
+
+_CHUNK_BYTES = 65536
+_LENGTH = struct.Struct("!I")
+_NUMBERS = struct.Struct(f"{DESCRIPTORS}i")
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_NUMBERS.size)
+_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+def send_orders(channel: socket.socket, text: bytes, descriptors: list[int]) -> None:
+    """Have a helper forked; its descriptors can be closed then.
+
+    Raises:
+        OSError: The forker is gone.
+
+    """
+    data = _LENGTH.pack(len(text)) + text
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _NUMBERS.pack(*descriptors))]
+    sent = channel.sendmsg([data], ancillary)
+    channel.sendall(data[sent:])
+
+
+class Forker:
+    """Forks a helper for each order that comes through a channel, one after the other, until the channel ends.
+
+    What happens is written to `reports`, a line at a time: `forked SERIAL PID` (with 0 and the error's number if it
+    could not be done) and `ended PID STATUS`. The lines of the helpers come through the same pipe.
+    """
+
+    def __init__(self, channel: socket.socket, reports: int) -> None:
+        self._channel = channel
+        self._reports = reports
+        self._helpers: set[int] = set()
+        self._pid = os.getpid()
+        signal.signal(signal.SIGCHLD, self._on_child)
+
+    def serve(self) -> NoReturn:
+        """Fork what is asked for; never returns."""
+        while True:
+            data, ancillary, _, _ = self._channel.recvmsg(_CHUNK_BYTES, _ANCILLARY_BYTES, _FLAGS)
+            if not data:
+                os._exit(0)
+            end = _LENGTH.unpack_from(data)[0] + _LENGTH.size
+            while len(data) < end:
+                more = self._channel.recv(min(_CHUNK_BYTES, end - len(data)))
+                if not more:
+                    os._exit(0)
+                data += more
+            self._fork(data, _NUMBERS.unpack(ancillary[0][2]))
+
+    def _fork(self, data: bytes, descriptors: tuple[int, ...]) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            serial = data[_LENGTH.size : data.index(b"\0")]
+            os.write(self._reports, b"forked %s 0 %d\n" % (serial, error.errno or 0))
+        else:
+            if not pid:
+                self._become_helper(data, descriptors)
+            self._helpers.add(pid)
+            os.write(self._reports, b"forked %s %d\n" % (data[_LENGTH.size : data.index(b"\0", _LENGTH.size)], pid))
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _become_helper(self, data: bytes, descriptors: tuple[int, ...]) -> NoReturn:
+        try:
+            os.close(self._channel.fileno())
+            if not _FLAGS:
+                for descriptor in descriptors:
+                    os.set_inheritable(descriptor, False)
+            run_helper(Orders(data[_LENGTH.size :], descriptors), self._reports)
+        finally:
+            os._exit(1)  # never back into the forker's loop
+
+    def _on_child(self, _number: int, _frame: FrameType | None) -> None:
+        """Reap helpers that ended, and end what a dead one left behind; helpers inherit this, and it does nothing."""
+        if os.getpid() != self._pid:
+            return
+        strays = False
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                # What a stray leaves behind is a stray, too.
+                strays = strays or status != 0 or pid not in self._helpers
+                self._helpers.discard(pid)
+                os.write(self._reports, b"ended %d %d\n" % (pid, status))
+        except ChildProcessError:
+            return
+        except BrokenPipeError:
+            os._exit(0)  # the server is dead; helpers do not need us
+        if strays and LINUX:
+            self._kill_strays()
+
+    def _kill_strays(self) -> None:
+        """Kill our children that are no helpers: tasks and theirs, whose helper died, come to us."""
+        for process in everyone():
+            if process.parent == self._pid and process.pid not in self._helpers and not process.zombie:
+                try:
+                    os.kill(process.pid, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    continue
