@@ -44,7 +44,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, int, int]]:
     return draw(st.lists(st.tuples(verbs, st.integers(0, 5), st.integers(0, 3)), max_size=40))
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(histories(), st.integers(1, 3))
 def test_columns_that_follow_equal_columns_made_anew(history: list[tuple[str, int, int]], seed: int) -> None:
     """After any history of nodes and allocations the columns are those of a fleet that is built from what is left."""

@@ -180,7 +180,7 @@ def _refusal(ask: Ask, fleet: Fleet, reason: str, row: int) -> Refusal:
     """Return why one reason refuses a node: what is wanted, and what is there."""
     kind, _, about = reason.partition(" ")
     if reason in ask.resources:
-        amount, free = ask.resources[reason], int(fleet.free[reason][row])
+        amount, free = ask.resources[reason], max(int(fleet.free[reason][row]), 0)
         return Refusal(reason=reason, wanted=f"asks {_amount(reason, amount)}", present=f"free {_amount(reason, free)}")
     if kind == "constraint":
         attribute = about.split(" ", 1)[0]
