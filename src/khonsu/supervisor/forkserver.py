@@ -2,7 +2,7 @@
 
 It is two processes: the forker, which forks helpers and does nothing else, and this one, which speaks with agents and
 prepares what a helper needs. It listens on a socket in its own directory, for its own user only. Requests and answers
-are one JSON object a line; any number of requests may be under way on a connection, and `id` says which one is answered.
+are one JSON object a line; any number of requests may be under way on a connection, and `id` says which is answered.
 """
 
 from __future__ import annotations
