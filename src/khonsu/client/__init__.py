@@ -1,0 +1,1 @@
+"""The client: everything a control plane can be asked, over any transport."""

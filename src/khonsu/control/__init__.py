@@ -1,0 +1,1 @@
+"""The control plane: thin loops over the pure rules of `khonsu.core`."""

@@ -1,0 +1,101 @@
+"""A batch: the changes of one decision, gathered before they are applied and written together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from khonsu.abc.store import Change, Delete, Put
+from khonsu.core.ids import AllocationId
+from khonsu.core.job import JSON
+from khonsu.core.records import KIND_OF, Allocation, Event, JobRecord, Node, Record, Time
+
+if TYPE_CHECKING:
+    from khonsu.control.state import State
+
+
+@frozen
+class Look:
+    """A wish that a job be looked at: why, how urgent (None: as its spec says), and not before when."""
+
+    trigger: str
+    priority: int | None = None
+    not_before: float = 0.0
+
+
+class Batch:
+    """The changes of one decision. Made by `State.batch`, handed back to `State.apply`; nothing awaits in between."""
+
+    def __init__(self, state: State, now: Time) -> None:
+        """Start empty, at a time and at the revision that the changes will have."""
+        self.now = now
+        self.revision = state.open_revision
+        self._state = state
+        self._changes: list[Change] = []
+        self.looks: dict[str, Look] = {}
+        """The jobs that are to be looked at, by key."""
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """Return what was gathered, in order."""
+        return self._changes
+
+    def put(self, *records: Record) -> None:
+        """Write records whole."""
+        for record in records:
+            kind = KIND_OF[type(record)].name
+            last = self._changes[-1] if self._changes else None
+            if isinstance(last, Put) and last.kind == kind:
+                self._changes[-1] = Put(kind, (*last.records, record))
+            else:
+                self._changes.append(Put(kind, (record,)))
+
+    def put_all(self, records: Sequence[Record]) -> None:
+        """Write many records of one kind."""
+        if records:
+            self._changes.append(Put(KIND_OF[type(records[0])].name, tuple(records)))
+
+    def delete(self, kind: str, *keys: str, pruned: bool = False) -> None:
+        """Remove records."""
+        if keys:
+            self._changes.append(Delete(kind, keys, pruned))
+
+    def evaluate(self, job: str, trigger: str, *, priority: int | None = None, not_before: float = 0.0) -> None:
+        """Have a job looked at; of several wishes for one job the soonest counts."""
+        known = self.looks.get(job)
+        if known is None or not_before < known.not_before:
+            self.looks[job] = Look(trigger, priority, not_before)
+
+    def event(  # noqa: PLR0913 - what an event may be about
+        self,
+        type: str,  # noqa: A002 - the field's name
+        message: str = "",
+        *,
+        job: JobRecord | None = None,
+        allocation: Allocation | None = None,
+        node: Node | str | None = None,
+        task: str | None = None,
+        details: Mapping[str, JSON] | None = None,
+    ) -> None:
+        """Record something that happened, with this change."""
+        namespace = job.namespace if job else allocation.namespace if allocation else None
+        self.put(
+            Event(
+                id=self._state.new_id(),
+                revision=self.revision,
+                at=self.now,
+                type=type,
+                namespace=namespace,
+                job=job.name if job else allocation.job if allocation else None,
+                version=allocation.version if allocation else job.version if job else None,
+                group=allocation.group if allocation else None,
+                slot=allocation.slot if allocation else None,
+                allocation=AllocationId(allocation.id) if allocation else None,
+                task=task,
+                node=node.name if isinstance(node, Node) else node or (allocation.node if allocation else None),
+                message=message,
+                details=details or {},
+            )
+        )

@@ -1,0 +1,48 @@
+"""Finding things by the names and ids that people write."""
+
+from __future__ import annotations
+
+from khonsu.control.state import State
+from khonsu.core.mistakes import nearest
+from khonsu.core.records import Allocation, JobRecord, job_key
+from khonsu.errors import Conflict, NotFound
+
+PREFIX_LETTERS_MIN = 2
+
+
+def find_job(state: State, namespace: str, name: str) -> JobRecord:
+    """Return a job.
+
+    Raises:
+        NotFound: There is none of that name in the namespace; names the nearest.
+
+    """
+    job = state.tables.jobs.get(job_key(namespace, name))
+    if job is None:
+        known = [record.name for record in state.tables.jobs.values() if record.namespace == namespace]
+        raise NotFound("job", name, nearest=nearest(name, known))
+    return job
+
+
+def find_allocation(state: State, namespace: str, prefix: str) -> Allocation:
+    """Return an allocation by its id, or by a prefix that no other of the namespace has.
+
+    Raises:
+        NotFound: There is none.
+        Conflict: There are several.
+
+    """
+    found = state.tables.allocations.get(prefix)
+    if found is not None and found.namespace == namespace:
+        return found
+    matches = [
+        allocation
+        for key, allocation in state.tables.allocations.items()
+        if allocation.namespace == namespace and key.startswith(prefix.lower())
+    ]
+    if len(prefix) < PREFIX_LETTERS_MIN or not matches:
+        raise NotFound("allocation", prefix)
+    if len(matches) > 1:
+        known = ", ".join(sorted(allocation.id for allocation in matches[:5]))
+        raise Conflict(f"{len(matches)} allocations begin with {prefix}: {known}", hint="write more letters of the id")
+    return matches[0]

@@ -1,0 +1,94 @@
+"""The gate: who a caller is, and whether that role may do this. The only place where it is decided."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from khonsu.abc.transport import Request
+from khonsu.control.batch import Batch
+from khonsu.control.calls import Call, Caller
+from khonsu.control.state import State
+from khonsu.core.ids import NodeId
+from khonsu.core.operations import OPERATIONS, Operation, Role
+from khonsu.core.records import Credential, Time
+from khonsu.core.secret import Secret
+from khonsu.errors import InvalidRequest, NotAllowed, Unauthenticated
+from khonsu.security.tokens import BearerToken, JoinToken
+
+WHO_ARE_YOU = "this needs a valid credential"
+
+
+@frozen
+class _Local:
+    """A credential of this process only: never stored, gone with it."""
+
+    token: BearerToken
+    role: Role
+
+
+class Gate:
+    """Checks the credential of every request."""
+
+    def __init__(self, state: State) -> None:
+        """Know the stored credentials, and make those of this process."""
+        self._state = state
+        self._local: dict[str, _Local] = {}
+
+    def local(self, role: Role) -> Secret:
+        """Return a credential that lives as long as this process: for its own clients and agents."""
+        token = BearerToken.new(self._state.env.token_bytes)
+        self._local[token.id] = _Local(token, role)
+        return token.text()
+
+    def issue(self, batch: Batch, role: Role, node: NodeId | None = None) -> Secret:
+        """Make a credential that is stored with a batch, and return its text, which is shown once."""
+        token = BearerToken.new(self._state.env.token_bytes)
+        batch.put(
+            Credential(id=token.id, role=role.value, node=node, secret_hash=token.digest(), created_at=batch.now)
+        )
+        return token.text()
+
+    def admit(self, request: Request) -> tuple[Operation, Call]:
+        """Return the operation and the call of a request that may be made.
+
+        Raises:
+            Unauthenticated: The credential is missing, malformed, unknown, revoked or expired.
+            NotAllowed: The caller's role may not do this.
+            InvalidRequest: There is no such operation.
+
+        """
+        caller = self._identify(request.credential)
+        operation = OPERATIONS.get(request.operation)
+        if operation is None:
+            raise InvalidRequest(f"there is no operation {request.operation!r}")
+        if operation.role is not caller.role and operation.role is not Role.ANYBODY:
+            raise NotAllowed(
+                f"{operation.name} is not for the role {caller.role}", hint=f"it takes a credential of the role {operation.role}"
+            )
+        return operation, Call(request=request, caller=caller)
+
+    def _identify(self, credential: Secret | None) -> Caller:
+        if credential is None:
+            raise Unauthenticated(WHO_ARE_YOU)
+        if credential.reveal().lstrip().startswith("khj1"):
+            return self._identify_invited(JoinToken.parse(credential))
+        token = BearerToken.parse(credential)
+        local = self._local.get(token.id)
+        if local is not None and local.token.secret == token.secret:
+            return Caller(role=local.role, credential=token.id)
+        record = self._state.tables.credentials.get(token.id)
+        if record is None or not token.matches(record.secret_hash) or _over(record.expires_at, self._state.now()):
+            raise Unauthenticated(WHO_ARE_YOU)
+        return Caller(role=Role(record.role), credential=record.id, node=record.node)
+
+    def _identify_invited(self, token: JoinToken) -> Caller:
+        record = self._state.tables.join_tokens.get(token.id)
+        if record is None or not token.matches(record.secret_hash) or _over(record.expires_at, self._state.now()):
+            raise Unauthenticated(
+                "the join token was used, has run out, or is of another control plane", hint="make a new one with `khonsu node invite`"
+            )
+        return Caller(role=Role.JOIN, credential=token.id, join_token=token.id)
+
+
+def _over(expires_at: Time | None, now: float) -> bool:
+    return expires_at is not None and expires_at <= now

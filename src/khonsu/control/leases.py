@@ -1,0 +1,43 @@
+"""The leases of this control plane: the pure lease book, on its clock."""
+
+from __future__ import annotations
+
+import math
+
+from khonsu.control.state import State
+from khonsu.core.ids import NodeId
+from khonsu.core.leases import LeaseBook, LeaseTerms, Silence, mass_loss
+from khonsu.core.states import NodeStatus
+
+TICK_SECONDS = 0.25
+"""How often leases are looked at."""
+
+
+class Leases:
+    """The lease book of this control plane, on its clock."""
+
+    def __init__(self, state: State) -> None:
+        """Give every known node a full lease."""
+        self._state = state
+        nodes = state.tables.nodes.values()
+        now = state.env.monotonic()
+        self.book = LeaseBook(
+            now,
+            ready=[node.id for node in nodes if node.status is NodeStatus.READY],
+            down=[node.id for node in nodes if node.status is NodeStatus.DOWN],
+            tick_seconds=TICK_SECONDS,
+        )
+
+    def renew(self, node: NodeId, received_at: float) -> LeaseTerms:
+        """Renew a lease from the moment its request was received."""
+        return self.book.renew(node, received_at)
+
+    def silence(self) -> Silence:
+        """Return how long the silent nodes have been silent."""
+        first = self._state.term == 1
+        age = self._state.now() - float(self._state.tables.settings["term-began"].value)
+        return self.book.silence(self._state.env.monotonic(), term_seconds=math.inf if first else age)
+
+    def mass_loss(self) -> bool:
+        """Return whether so many nodes vanished together that nothing is to be replaced."""
+        return mass_loss(self._state.tables.nodes.values())

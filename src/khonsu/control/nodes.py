@@ -1,0 +1,260 @@
+"""Nodes: joining, and what operators do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve
+
+from khonsu.control.batch import Batch
+from khonsu.control.calls import Call
+from khonsu.control.gate import Gate
+from khonsu.control.sessions import Sessions
+from khonsu.control.state import State
+from khonsu.core.codec import from_json, to_json
+from khonsu.core.ids import NodeId
+from khonsu.core.mistakes import nearest
+from khonsu.core.operations import Role
+from khonsu.core.protocol import PROTOCOL, JoinRequest, JoinResponse, NodeFacts, speaks
+from khonsu.core.records import JoinToken, Node, Time
+from khonsu.core.results import Invitation
+from khonsu.core.states import ALLOCATION, NODE, AllocationStatus, Eligibility, NodeStatus
+from khonsu.core.units import DurationLike, seconds
+from khonsu.core.validate import check_labels, check_name
+from khonsu.errors import Conflict, InvalidRequest, NotFound
+from khonsu.security.fingerprint import Fingerprint
+from khonsu.security.tokens import JoinToken as Invited
+
+INVITATION_SECONDS_MAX = 7 * 86400.0
+
+
+def with_facts(node: Node, facts: NodeFacts) -> Node:
+    """Return a node with what its agent found out."""
+    return evolve(
+        node,
+        labels={**facts.labels, **node.granted_labels},
+        attributes=dict(facts.attributes),
+        resources=facts.resources,
+        drivers=facts.drivers,
+        address=facts.address,
+        pool=facts.pool,
+        version=facts.version,
+        protocol=facts.protocol,
+    )
+
+
+class Nodes:
+    """The operations on nodes, but for the agents' `sync`."""
+
+    def __init__(self, state: State, gate: Gate, sessions: Sessions, authority: Fingerprint) -> None:
+        """Work on a state."""
+        self._state = state
+        self._gate = gate
+        self._sessions = sessions
+        self._authority = authority
+
+    def find(self, name: str) -> Node:
+        """Return a node by its name, its id or a prefix of it that no other has.
+
+        Raises:
+            NotFound: There is none.
+
+        """
+        tables = self._state.tables
+        node = tables.node_named(name)
+        if node is None:
+            matches = [node for node in tables.nodes.values() if node.id.startswith(name)]
+            if len(matches) != 1:
+                raise NotFound("node", name, nearest=nearest(name, tables.node_ids))
+            node = matches[0]
+        return self.seen(node)
+
+    def seen(self, node: Node) -> Node:
+        """Return a node with when it was last heard of."""
+        session = self._sessions.get(node.id)
+        return evolve(node, last_seen=session.last_seen) if session is not None else node
+
+    def invite(self, *, name: str | None, labels: Mapping[str, str], valid: DurationLike) -> tuple[Batch, Invitation]:
+        """Return an invitation, and the batch that makes it valid.
+
+        Raises:
+            InvalidRequest: The name, a label or the time is none that an invitation can have.
+
+        """
+        try:
+            length = seconds(valid)
+        except ValueError as error:
+            raise InvalidRequest(f"valid: {error}") from None
+        if not 0 < length <= INVITATION_SECONDS_MAX:
+            raise InvalidRequest(f"valid: found {valid!r}, expected a time of at most 7 days")
+        problems = [*([] if name is None else check_name(name, "name")), *check_labels(labels, "labels")]
+        if problems:
+            raise InvalidRequest("; ".join(str(problem) for problem in problems))
+        token = Invited.new(self._authority, self._state.env.token_bytes)
+        batch = self._state.batch()
+        expires = Time(batch.now + length)
+        batch.put(
+            JoinToken(
+                id=token.id,
+                secret_hash=token.digest(),
+                name=name,
+                labels=dict(labels),
+                created_at=batch.now,
+                expires_at=expires,
+            )
+        )
+        batch.event("node-invited", node=name)
+        return batch, Invitation(token=token.text().reveal(), name=name, labels=dict(labels), expires_at=expires)
+
+    async def invite_call(self, call: Call) -> Mapping[str, Any]:
+        """Serve `node.invite`."""
+        labels = call.mapping("labels") if call.body.get("labels") is not None else {}
+        batch, invitation = self.invite(
+            name=call.optional_text("node_name"), labels=labels, valid=call.number("valid_seconds", 900.0)
+        )
+        await self._state.commit(batch)
+        answer: Mapping[str, Any] = to_json(invitation)
+        return answer
+
+    async def join(self, call: Call) -> Mapping[str, Any]:
+        """Serve `node.join`: make a node of whoever holds a join token, once."""
+        request = from_json(JoinRequest, call.body)
+        batch = self._state.batch()
+        invited = self._state.tables.join_tokens.get(call.caller.join_token or "")
+        self._check_join(request, invited)
+        if (earlier := self._state.tables.node_named(request.name)) is not None:
+            self.end(batch, earlier, "replaced by a node that joined under its name")
+        node = with_facts(
+            Node(
+                id=NodeId(self._state.new_id()),
+                name=request.name,
+                granted_labels=dict(invited.labels) if invited is not None else {},
+                resources=request.facts.resources,
+                joined_at=batch.now,
+                status_at=batch.now,
+                boot_id=request.facts.boot_id,
+            ),
+            request.facts,
+        )
+        if invited is not None:
+            batch.delete("join_token", invited.id)
+        credential = self._gate.issue(batch, Role.NODE, node.id)
+        batch.put(node)
+        batch.event("node-joined", node=node)
+        self.look_at_system_jobs(batch)
+        await self._state.commit(batch)
+        answer: Mapping[str, Any] = to_json(
+            JoinResponse(
+                node=node.id,
+                name=node.name,
+                cluster=str(self._state.tables.settings["cluster"].value),
+                credential=credential.reveal(),
+                term=self._state.term,
+                protocol=PROTOCOL,
+            )
+        )
+        return answer
+
+    def _check_join(self, request: JoinRequest, invited: JoinToken | None) -> None:
+        problems = [*check_name(request.name, "name"), *check_labels(request.facts.labels, "facts.labels")]
+        if problems:
+            raise InvalidRequest("; ".join(str(problem) for problem in problems))
+        if not speaks(request.facts.protocol):
+            raise Conflict(protocol_message(request.facts.protocol))
+        if invited is not None and invited.name is not None and invited.name != request.name:
+            raise Conflict(f"the join token is for a node named {invited.name}, not {request.name}")
+        earlier = self._state.tables.node_named(request.name)
+        if earlier is not None and earlier.name == request.name and earlier.status is NodeStatus.READY:
+            raise Conflict(
+                f"a node named {request.name} is ready",
+                hint="choose another name, or stop that agent and wait until its node is down",
+            )
+
+    def look_at_system_jobs(self, batch: Batch) -> None:
+        """Have the jobs looked at that want a copy on every node."""
+        for job in self._state.tables.jobs.values():
+            if job.type.everywhere and not job.stopped:
+                batch.evaluate(job.key, "node-ready")
+
+    async def drain(self, call: Call) -> Mapping[str, Any]:
+        """Serve `node.drain`."""
+        node = self.find(call.text("name"))
+        batch = self._state.batch()
+        deadline = Time(batch.now + call.number("deadline_seconds", 600.0))
+        changed = evolve(node, eligibility=Eligibility.DRAINING, drain_deadline_at=deadline, last_seen=None)
+        batch.put(changed)
+        batch.event("node-draining", node=node)
+        self._look_at_jobs_on(batch, node, "drain")
+        answer = call.answer(batch, self.seen(changed))
+        await self._state.commit(batch)
+        return answer
+
+    async def undrain(self, call: Call) -> Mapping[str, Any]:
+        """Serve `node.undrain`."""
+        node = self.find(call.text("name"))
+        batch = self._state.batch()
+        changed = evolve(node, eligibility=Eligibility.ELIGIBLE, drain_deadline_at=None, last_seen=None)
+        if node.eligibility is not Eligibility.ELIGIBLE:
+            batch.put(changed)
+            batch.event("node-eligible", node=node)
+            self._look_at_jobs_on(batch, node, "undrain")
+            self.look_at_system_jobs(batch)
+        answer = call.answer(batch, self.seen(changed))
+        await self._state.commit(batch)
+        return answer
+
+    async def remove(self, call: Call) -> Mapping[str, Any]:
+        """Serve `node.remove`: only of a node that is down."""
+        node = self.find(call.text("name"))
+        if node.status is NodeStatus.READY:
+            raise Conflict(f"node {node.name} is ready", hint="stop its agent and wait until the node is down")
+        batch = self._state.batch()
+        self.end(batch, node, "removed by an operator")
+        answer = call.answer(batch, self.seen(node))
+        await self._state.commit(batch)
+        return answer
+
+    def end(self, batch: Batch, node: Node, reason: str) -> None:
+        """Forget a node: its identity ends, and what may still run there is given up."""
+        tables = self._state.tables
+        for allocation in tables.allocations_on(node.id):
+            if allocation.live:
+                lost = evolve(
+                    allocation,
+                    status=ALLOCATION.step(allocation.status, "lose"),
+                    changed_at=batch.now,
+                    message=f"node {node.name} was {reason}",
+                )
+                batch.put(lost)
+                batch.event("allocation-lost", lost.message, allocation=lost)
+                batch.evaluate(allocation.job_key, "node-removed")
+        credentials = [record.id for record in tables.credentials.values() if record.node == node.id]
+        batch.delete("credential", *credentials)
+        batch.delete("node", node.id)
+        batch.event("node-removed", reason, node=node)
+        self._sessions.forget(node.id)
+
+    def lose_contact(self, batch: Batch, node: Node) -> None:
+        """Mark a node down that was silent for too long: its copies are unknown, not lost."""
+        batch.put(evolve(node, status=NODE.step(node.status, "expire"), status_at=batch.now, last_seen=None))
+        batch.event("node-down", "nothing was heard of it", node=node)
+        for allocation in self._state.tables.allocations_on(node.id):
+            if allocation.live and allocation.status is not AllocationStatus.UNKNOWN:
+                unknown = evolve(
+                    allocation, status=ALLOCATION.step(allocation.status, "disconnect"), changed_at=batch.now
+                )
+                batch.put(unknown)
+                batch.event("allocation-unknown", "its node is down", allocation=unknown)
+                batch.evaluate(allocation.job_key, "node-down")
+
+    def _look_at_jobs_on(self, batch: Batch, node: Node, trigger: str) -> None:
+        for allocation in self._state.tables.allocations_on(node.id):
+            if allocation.live:
+                batch.evaluate(allocation.job_key, trigger)
+
+
+def protocol_message(found: int) -> str:
+    """Return what is wrong with a peer's protocol number."""
+    older = "the agent" if found < PROTOCOL else "the control plane"
+    return f"the agent speaks protocol {found}, the control plane {PROTOCOL}: upgrade {older}"

@@ -1,0 +1,76 @@
+"""The reaper: marks nodes down whose lease has run out, and ends drains."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from khonsu.control.batch import Batch
+from khonsu.control.leases import TICK_SECONDS, Leases
+from khonsu.control.nodes import Nodes
+from khonsu.control.state import State
+from khonsu.core.ids import NodeId
+from khonsu.core.records import Node
+from khonsu.core.states import Eligibility, NodeStatus
+from khonsu.errors import StoreError
+
+
+class Reaper:
+    """Looks at the leases four times a second."""
+
+    def __init__(self, state: State, nodes: Nodes, leases: Leases) -> None:
+        """Work on a state."""
+        self._state = state
+        self._nodes = nodes
+        self._leases = leases
+        self._owed: set[NodeId] = set()
+        self._braking = False
+
+    async def run(self) -> None:
+        """Tick for ever; while the disk is full, what is due stays due."""
+        while True:
+            await self._state.env.sleep(TICK_SECONDS)
+            self._owed.update(self._leases.book.expire(self._state.env.monotonic()))
+            try:
+                await self._tick()
+            except StoreError:
+                continue
+
+    async def _tick(self) -> None:
+        owed = [self._state.tables.nodes.get(node) for node in sorted(self._owed)]
+        draining = [n for n in self._state.tables.nodes.values() if n.eligibility is Eligibility.DRAINING]
+        if not owed and not draining and not self._braking:
+            return
+        batch = self._state.batch()
+        for node in owed:
+            if node is not None and node.status is NodeStatus.READY and node.id not in self._leases.book:
+                self._nodes.lose_contact(batch, node)
+        for node in draining:
+            self._end_drain(batch, node)
+        if batch.changes:
+            await self._state.commit(batch)
+        self._owed.difference_update({node.id for node in owed if node is not None}, self._gone())
+        await self._brake()
+
+    def _gone(self) -> set[NodeId]:
+        return {node for node in self._owed if node not in self._state.tables.nodes}
+
+    def _end_drain(self, batch: Batch, node: Node) -> None:
+        """A node that has nothing left to move is done: it gets no new work until somebody says so."""
+        if node.status is NodeStatus.READY and not any(a.live for a in self._state.tables.allocations_on(node.id)):
+            batch.put(evolve(node, eligibility=Eligibility.INELIGIBLE, drain_deadline_at=None, last_seen=None))
+            batch.event("node-drained", node=node)
+
+    async def _brake(self) -> None:
+        """Say when the brake on mass loss is put on and released; jobs are looked at again after it."""
+        braking = self._leases.mass_loss()
+        if braking is self._braking:
+            return
+        self._braking = braking
+        batch = self._state.batch()
+        if braking:
+            batch.event("replacement-paused", "most nodes vanished at once: their copies are not replaced until some return or are removed")
+        else:
+            batch.event("replacement-resumed")
+            for allocation in self._state.tables.live_allocations():
+                batch.evaluate(allocation.job_key, "replacement-resumed")
+        await self._state.commit(batch)

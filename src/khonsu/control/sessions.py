@@ -1,0 +1,73 @@
+"""The sessions: what the control plane knows of its agents only in memory.
+
+A session is one run of an agent. It holds when the agent was last heard of and what is wanted of it; leases and
+last-seen times never touch the store.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from attrs import define, field
+
+from khonsu.core.ids import NodeId
+from khonsu.core.protocol import AgentRequest
+from khonsu.core.records import Time
+from khonsu.errors import Conflict
+
+REPLACED_MAX = 64
+
+
+@define(eq=False)
+class Session:
+    """One run of an agent."""
+
+    name: str
+    last_seen: Time
+    requests: list[AgentRequest] = field(factory=list)
+
+
+class Sessions:
+    """The present session of every node, and those that were replaced."""
+
+    def __init__(self) -> None:
+        """Start empty: after a restart of the control plane the first that calls is the present one."""
+        self._sessions: dict[str, Session] = {}
+        self._replaced: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def heard(self, node: NodeId, name: str, now: Time, *, fresh: bool) -> Session:
+        """Note that a session of a node called.
+
+        Args:
+            node: The node.
+            name: The session's name.
+            now: The time.
+            fresh: Whether the agent has just started; only then may it take the place of another session.
+
+        Raises:
+            Conflict: Another agent runs under the same identity, and is the later one.
+
+        """
+        present = self._sessions.get(node)
+        if present is not None and present.name == name:
+            present.last_seen = now
+            return present
+        if (node, name) in self._replaced or (present is not None and not fresh):
+            raise Conflict(
+                f"another agent has taken the place of this one as node {node}",
+                hint="two agents run under one identity: stop one, and join it again with a data directory of its own",
+            )
+        if present is not None:
+            self._replaced[node, present.name] = None
+            while len(self._replaced) > REPLACED_MAX:
+                self._replaced.popitem(last=False)
+        session = self._sessions[node] = Session(name, now)
+        return session
+
+    def get(self, node: str) -> Session | None:
+        """Return the present session of a node."""
+        return self._sessions.get(node)
+
+    def forget(self, node: str) -> None:
+        """Drop what is known of a node that was removed."""
+        self._sessions.pop(node, None)

@@ -1,0 +1,372 @@
+"""The state: the tables, and the one way in which they change.
+
+A write is decided on the event loop, against the tables, without an await in between. It changes the tables at once
+and joins the open group; one task hands group after group to the store, each as one revision. Replies wait until what
+they say is durable (`settled`), and watchers hear of a scope only then. When a commit fails, all that was decided on
+top of it fails too, and the tables are rebuilt from the store.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+from attrs import define, field
+
+from khonsu.abc.store import Change, Delete, Put, Store, Transaction, View
+from khonsu.control.batch import Batch
+from khonsu.control.tables import ACTIVE, HOT_KINDS, Tables
+from khonsu.core.ids import key_text, make_key
+from khonsu.core.records import Allocation, Evaluation, Event, JobRecord, JobVersion, Node, Record, Setting, Time, key_of
+from khonsu.core.revision import ZERO, Revision
+from khonsu.env import Env
+from khonsu.errors import KhonsuError, StoreError, Unavailable, ensure
+
+if TYPE_CHECKING:
+    from khonsu.control.columns import Columns
+
+T = TypeVar("T")
+
+Moves = Sequence[tuple[Record | None, Record | None]]
+"""What a batch did to the hot records: before and after, None where there was or is nothing."""
+
+KEYS_RESERVED = 100_000
+ROWS_PER_READ = 2_000
+REBUILD_PAUSE_SECONDS = 0.5
+
+
+@define(eq=False)
+class Group:
+    """Decisions that go to the disk together, as one revision."""
+
+    revision: Revision
+    changes: list[Change] = field(factory=list)
+    scopes: set[str] = field(factory=set)
+    done: anyio.Event = field(factory=anyio.Event)
+    error: KhonsuError | None = None
+
+    async def durable(self) -> Revision:
+        """Wait until the group is on the disk, and return its revision.
+
+        Raises:
+            StoreError: It was not written, and is undone.
+
+        """
+        await self.done.wait()
+        if self.error is not None:
+            raise self.error
+        return self.revision
+
+    def end(self, error: KhonsuError | None = None) -> None:
+        """Tell those who wait how it went."""
+        self.error = error
+        self.done.set()
+
+
+class State:
+    """The cluster in memory, over a store that is open. Used from the event loop only."""
+
+    def __init__(self, store: Store, env: Env) -> None:
+        """Start empty; `load` fills it."""
+        self.env = env
+        self.tables = Tables()
+        self.preparers: list[Callable[[Batch], None]] = []
+        """Called with every batch before it is applied: they complete it."""
+        self.listeners: list[Callable[[Moves], None]] = []
+        """Called after every batch: queues and caches follow here."""
+        self.rebuilt: list[Callable[[], None]] = []
+        """Called when the tables were rebuilt: what was derived from them is derived again."""
+        self._store = store
+        self._epoch = env.now() - env.monotonic()
+        self._columns: Columns | None = None
+        self._open = Group(ZERO)
+        self._flying: Group | None = None
+        self._work = anyio.Event()
+        self._failed: KhonsuError | None = Unavailable("the control plane is starting")
+        self._durable = ZERO
+        self._start = ZERO
+        self._touched: dict[str, Revision] = {}
+        self._waiters: defaultdict[str, set[anyio.Event]] = defaultdict(set)
+        self._sequence = 0
+        self._reserved = 0
+
+    def now(self) -> Time:
+        """Return the time in seconds since 1970 UTC, by a clock that follows the wall clock of the start.
+
+        It does not step with the wall clock: no lease, back-off or deadline depends on somebody setting the time.
+        """
+        return Time(self._epoch + self.env.monotonic())
+
+    # Reading.
+
+    @property
+    def durable(self) -> Revision:
+        """Return the last revision that is on the disk."""
+        return self._durable
+
+    @property
+    def term(self) -> int:
+        """Return the present term."""
+        return self._durable.term
+
+    @property
+    def open_revision(self) -> Revision:
+        """Return the revision that the next decision will have."""
+        return self._open.revision
+
+    @property
+    def closed(self) -> Revision:
+        """Return the revision up to which the tables are complete: no decision will join it any more.
+
+        This is what a reader is told. The tables may be ahead of it, so that a watch from it may repeat something, and
+        never misses anything.
+        """
+        return Revision(self._open.revision.term, self._open.revision.number - 1)
+
+    @property
+    def columns(self) -> Columns:
+        """Return the fleet as columns; made at the first evaluation, since numpy costs memory."""
+        if self._columns is None:
+            from khonsu.control.columns import Columns
+
+            self._columns = Columns(self.tables)
+        return self._columns
+
+    async def settled(self) -> Revision:
+        """Wait until all that can be seen in the tables now is durable, and return that revision.
+
+        Raises:
+            StoreError: It was not written; what was seen is undone.
+
+        """
+        if self._open.changes:
+            return await self._open.durable()
+        if self._flying is not None:
+            return await self._flying.durable()
+        if self._failed is not None:
+            raise self._failed
+        return self._durable
+
+    def touched(self, *scopes: str) -> Revision:
+        """Return the last revision that touched one of the scopes, at least that of the start."""
+        return max(self._start, *(self._touched.get(scope, self._start) for scope in scopes))
+
+    def newer(self, after: Revision, *scopes: str) -> bool:
+        """Return whether one of the scopes has a durable revision newer than `after`."""
+        return after < min(self.touched(*scopes), self._durable)
+
+    async def wait_until(self, condition: Callable[[], bool], *scopes: str) -> None:
+        """Wait until a condition holds, looking again whenever one of the scopes is touched or woken."""
+        while not condition():
+            event = anyio.Event()
+            for scope in scopes:
+                self._waiters[scope].add(event)
+            try:
+                await event.wait()
+            finally:
+                self._unwait(event, scopes)
+
+    def wake(self, scope: str) -> None:
+        """Have those who wait for a scope look again."""
+        for event in self._waiters.get(scope, ()):
+            event.set()
+
+    def _unwait(self, event: anyio.Event, scopes: Iterable[str]) -> None:
+        for scope in scopes:
+            self._waiters[scope].discard(event)
+            if not self._waiters[scope]:
+                del self._waiters[scope]
+
+    async def read(self, query: Callable[[View], T]) -> T:
+        """Read what the tables do not hold: history, and answers to repeated requests."""
+        return await self._store.read(query)
+
+    @property
+    def store(self) -> Store:
+        """Return the store itself, for its feed."""
+        return self._store
+
+    # Writing.
+
+    def new_id(self) -> str:
+        """Return an id that was never used."""
+        self._sequence += 1
+        if self._sequence > self._reserved:
+            self._reserved = self._sequence + KEYS_RESERVED
+            self._open.changes.append(Put("setting", (Setting(key="sequence", value=self._reserved),)))
+            self._work.set()
+        return key_text(make_key(self._open.revision.term, self._sequence))
+
+    def batch(self) -> Batch:
+        """Begin a decision; hand it to `apply` without an await in between.
+
+        Raises:
+            StoreError: The last commit failed and the tables are being rebuilt.
+
+        """
+        if self._failed is not None:
+            raise self._failed
+        return Batch(self, self.now())
+
+    def apply(self, batch: Batch) -> Group:
+        """Make a decision take effect in memory, and send it to the disk. Await `durable()` of what is returned."""
+        ensure(batch.revision == self._open.revision, "a batch is applied before anything is awaited")
+        for prepare in self.preparers:
+            prepare(batch)
+        moves: list[tuple[Record | None, Record | None]] = []
+        for change in batch.changes:
+            moves.extend(self._take(change))
+        if self._columns is not None:
+            self._columns.follow(moves)
+        for before, after in moves:
+            self._open.scopes.update(_scopes(before, after, batch.revision.number))
+        for scope in self._open.scopes:
+            self._touched[scope] = batch.revision
+        self._open.changes.extend(batch.changes)
+        if self._open.changes:
+            self._work.set()
+        for listener in self.listeners:
+            listener(moves)
+        return self._open
+
+    def _take(self, change: Change) -> Iterable[tuple[Record | None, Record | None]]:
+        """Change the tables, and tell what changed."""
+        if isinstance(change, Delete):
+            gone = [self.tables.find(change.kind, key) for key in change.keys]
+            for key in change.keys:
+                self.tables.delete(change.kind, key)
+            return [(record, None) for record in gone if record is not None]
+        kind = change.kind
+        moves = [(self.tables.find(kind, key_of(record)), record) for record in change.records]
+        self.tables.load(change.records)
+        return moves
+
+    async def commit(self, batch: Batch) -> Revision:
+        """Apply a batch and wait until it is durable."""
+        return await self.apply(batch).durable()
+
+    # The loop.
+
+    async def load(self) -> None:
+        """Build the tables from the store."""
+        tables = Tables()
+        revision = await self._store.read(lambda view: view.revision)
+        for kind in HOT_KINDS:
+            await self._load_kind(tables, kind)
+        for status in ACTIVE:
+            await self._load_kind(tables, "evaluation", status=status)
+        self.tables = tables
+        self._columns = None
+        self._durable = self._start = revision
+        self._touched.clear()
+        self._open = Group(revision.next())
+        stored = tables.settings.get("sequence")
+        self._reserved = int(stored.value) if stored is not None else 0
+        self._sequence = max(self._sequence, self._reserved)
+        self._failed = None
+        for derive in self.rebuilt:
+            derive()
+
+    async def _load_kind(self, tables: Tables, kind: str, **equals: object) -> None:
+        """Read all records of a kind, page by page."""
+        after: str | None = None
+        while True:
+            find = partial(_page, kind=kind, after=after, equals=equals)
+            page = await self._store.read(find)
+            tables.load(page)
+            if len(page) < ROWS_PER_READ:
+                return
+            after = key_of(page[-1])
+
+    async def run(self) -> None:
+        """Hand group after group to the store, for ever."""
+        try:
+            while True:
+                await self._work.wait()
+                self._work = anyio.Event()
+                if self._open.changes:
+                    await self._write_group()
+        finally:
+            for group in (self._flying, self._open):
+                if group is not None and not group.done.is_set():
+                    group.end(Unavailable("the control plane is stopping"))
+
+    async def _write_group(self) -> None:
+        group = self._flying = self._open
+        self._open = Group(group.revision.next())
+        try:
+            commit = await self._store.write(lambda transaction: _write(transaction, group.changes))
+            ensure(commit.revision == group.revision, "the store and the state count revisions alike")
+        except StoreError as error:
+            await self._undo(group, error)
+        else:
+            self._flying = None
+            self._durable = group.revision
+            group.end()
+            for scope in group.scopes:
+                self.wake(scope)
+
+    async def _undo(self, group: Group, error: StoreError) -> None:
+        """Fail a group and all that was decided on top of it, and rebuild the tables."""
+        self._failed = error
+        self._flying = None
+        group.end(error)
+        self._open.end(error)
+        while self._failed is not None:
+            try:
+                await self.load()
+            except StoreError as again:
+                self._failed = again
+                await self.env.sleep(REBUILD_PAUSE_SECONDS)
+        for scope in list(self._waiters):
+            self.wake(scope)
+
+
+def _page(view: View, *, kind: str, after: str | None, equals: Mapping[str, object]) -> Sequence[Record]:
+    return view.find(kind, after_key=after, limit=ROWS_PER_READ, **equals)
+
+
+def _write(transaction: Transaction, changes: Iterable[Change]) -> None:
+    """Write a group; runs on the store's thread."""
+    for change in _merged(changes):
+        match change:
+            case Put():
+                transaction.put(*change.records)
+            case Delete():
+                transaction.delete(change.kind, *change.keys, pruned=change.pruned)
+
+
+def _merged(changes: Iterable[Change]) -> list[Change]:
+    """Return the changes with the puts of a kind in one statement, as far as the order of a kind allows."""
+    merged: list[Change] = []
+    last: dict[str, int] = {}
+    for change in changes:
+        place = last.get(change.kind)
+        if place is not None and isinstance(change, Put) and isinstance(earlier := merged[place], Put):
+            records = {key_of(record): record for record in (*earlier.records, *change.records)}
+            merged[place] = Put(change.kind, tuple(records.values()))
+        else:
+            last[change.kind] = len(merged)
+            merged.append(change)
+    return merged
+
+
+def _scopes(before: Record | None, after: Record | None, number: int) -> Iterable[str]:
+    """Return the scopes that a move touches."""
+    match after if after is not None else before:
+        case Allocation(desired_at=desired_at, node_id=node, job_key=job):
+            assigned = (f"assign:{node}",) if desired_at == number or after is None else ()
+            return (f"job:{job}", "allocations", *assigned)
+        case JobRecord(key=job):
+            return (f"job:{job}", "jobs")
+        case JobVersion(job=job) | Evaluation(job=job):
+            return (f"job:{job}",)
+        case Node(id=node):
+            return (f"node:{node}", "nodes", f"assign:{node}")
+        case Event():
+            return ("events",)
+        case _:
+            return ()

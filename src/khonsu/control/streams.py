@@ -1,0 +1,129 @@
+"""Streams from agents: what the control plane wants of an agent travels as a request on the agent's watch, and comes
+back as a stream that the agent opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from attrs import define
+
+from khonsu.abc.transport import ByteStream
+from khonsu.control.calls import Call
+from khonsu.control.sessions import Sessions
+from khonsu.control.state import State
+from khonsu.core.job import JSON
+from khonsu.core.protocol import AgentRequest
+from khonsu.core.records import Node
+from khonsu.errors import KhonsuError, NotFound, Unavailable
+
+CHUNKS_BUFFERED = 16
+ANSWER_SECONDS_MAX = 15.0
+
+
+@define(eq=False)
+class _Wanted:
+    """A stream that an agent was asked for."""
+
+    node: str
+    send: MemoryObjectSendStream[bytes]
+    connected: anyio.Event
+
+
+class DownStream(ByteStream):
+    """A stream to the caller, fed from memory."""
+
+    def __init__(self, receive: MemoryObjectReceiveStream[bytes]) -> None:
+        """Read from the end of a memory stream."""
+        self._receive = receive
+        self.error: KhonsuError | None = None
+        """Why the stream ended before its end, set by whoever feeds it."""
+
+    async def receive(self) -> bytes:
+        """Return the next bytes."""
+        try:
+            return await self._receive.receive()
+        except anyio.EndOfStream:
+            if self.error is not None:
+                raise self.error from None
+            raise
+
+    async def send(self, data: bytes, /) -> None:
+        """Refuse: this stream goes the other way."""
+        raise TypeError(f"{len(data)} bytes sent on a stream that goes to the caller")
+
+
+class UpStream(ByteStream):
+    """A stream from the caller, into memory."""
+
+    def __init__(self, send: MemoryObjectSendStream[bytes]) -> None:
+        """Write to the start of a memory stream."""
+        self._send = send
+
+    async def receive(self) -> bytes:
+        """Refuse: this stream goes the other way."""
+        raise TypeError("a stream from the caller cannot be received from")
+
+    async def send(self, data: bytes, /) -> None:
+        """Pass bytes on; waits while the reader is slow."""
+        await self._send.send(data)
+
+
+class Streams:
+    """Asks agents for streams, and joins the two ends."""
+
+    def __init__(self, state: State, sessions: Sessions) -> None:
+        """Reach agents over their sessions."""
+        self._state = state
+        self._sessions = sessions
+        self._wanted: dict[str, _Wanted] = {}
+
+    @asynccontextmanager
+    async def open(
+        self, node: Node, operation: str, parameters: Mapping[str, JSON]
+    ) -> AsyncGenerator[MemoryObjectReceiveStream[bytes], None]:
+        """Ask an agent for a stream; yields its bytes, in order, until the agent ends it.
+
+        Raises:
+            Unavailable: The agent is not there, or does not answer.
+
+        """
+        session = self._sessions.get(node.id)
+        if session is None:
+            raise Unavailable(f"the agent of node {node.name} has not called since the control plane started")
+        key = self._state.new_id()
+        send, receive = anyio.create_memory_object_stream[bytes](CHUNKS_BUFFERED)
+        wanted = _Wanted(node.id, send, anyio.Event())
+        self._wanted[key] = wanted
+        session.requests.append(AgentRequest(id=key, operation=operation, parameters=parameters))
+        self._state.wake(f"assign:{node.id}")
+        try:
+            with anyio.move_on_after(ANSWER_SECONDS_MAX):
+                await wanted.connected.wait()
+            if not wanted.connected.is_set():
+                raise Unavailable(f"the agent of node {node.name} does not answer")
+            async with receive:
+                yield receive
+        finally:
+            del self._wanted[key]
+            send.close()
+            receive.close()
+
+    @asynccontextmanager
+    async def answer(self, call: Call) -> AsyncGenerator[ByteStream, None]:
+        """Serve `node.stream`: the agent's end.
+
+        Raises:
+            NotFound: Nobody waits for this stream any more.
+
+        """
+        node = call.own_node()
+        wanted = self._wanted.get(call.text("id"))
+        if wanted is None or wanted.node != node or wanted.connected.is_set():
+            raise NotFound("stream", call.text("id"), hint="whoever asked for it has gone")
+        wanted.connected.set()
+        async with wanted.send:
+            yield UpStream(wanted.send)

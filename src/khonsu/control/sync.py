@@ -1,0 +1,203 @@
+"""The one request of an agent: it renews the lease, brings reports, and takes home what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import anyio
+from attrs import evolve
+
+from khonsu.control.batch import Batch
+from khonsu.control.calls import Call
+from khonsu.control.leases import Leases
+from khonsu.control.nodes import Nodes, protocol_message, with_facts
+from khonsu.control.sessions import Session, Sessions
+from khonsu.control.state import State
+from khonsu.core.codec import from_json, to_json
+from khonsu.core.ids import AllocationId
+from khonsu.core.job import Group
+from khonsu.core.leases import LeaseTerms
+from khonsu.core.protocol import Assignment, SyncRequest, SyncResponse, speaks
+from khonsu.core.records import Allocation, Node
+from khonsu.core.reports import apply_report, needs_look, report_events
+from khonsu.core.states import ALLOCATION, NODE, AllocationStatus, Eligibility, NodeStatus
+from khonsu.errors import Conflict, Unauthenticated
+
+HOLD_SECONDS_MAX = 30.0
+
+
+class Sync:
+    """Serves `node.sync` and `node.leave`."""
+
+    def __init__(self, state: State, nodes: Nodes, sessions: Sessions, leases: Leases) -> None:
+        """Work on a state."""
+        self._state = state
+        self._nodes = nodes
+        self._sessions = sessions
+        self._leases = leases
+
+    async def sync(self, call: Call) -> Mapping[str, Any]:
+        """Serve `node.sync`."""
+        received = self._state.env.monotonic()
+        request = from_json(SyncRequest, call.body)
+        node = self._node(call)
+        if not speaks(request.protocol):
+            raise Conflict(protocol_message(request.protocol))
+        session = self._sessions.heard(node.id, request.session, self._state.now(), fresh=request.seen is None)
+        # The lease is renewed before anything is written: a slow disk expires nobody.
+        terms = self._leases.renew(node.id, received)
+        batch = self._state.batch()
+        self._take(batch, node, request)
+        if batch.changes or batch.looks:
+            self._state.apply(batch)
+        await self._hold(node, request, session)
+        response = self._response(node, request, session, terms)
+        await self._state.settled()
+        answer: Mapping[str, Any] = to_json(response)
+        return answer
+
+    async def leave(self, call: Call) -> Mapping[str, Any]:
+        """Serve `node.leave`: a node that has nothing left to run is down at once."""
+        node = self._node(call)
+        allocations = self._state.tables.allocations_on(node.id)
+        if node.status is NodeStatus.READY and not any(allocation.live for allocation in allocations):
+            batch = self._state.batch()
+            batch.put(evolve(node, status=NODE.step(node.status, "expire"), status_at=batch.now))
+            batch.event("node-down", "its agent left", node=node)
+            self._leases.book.end(node.id)
+            await self._state.commit(batch)
+        return {}
+
+    def _node(self, call: Call) -> Node:
+        node = self._state.tables.nodes.get(call.own_node())
+        if node is None:
+            raise Unauthenticated("this node was removed", hint="join it again with a new token")
+        return node
+
+    # Taking what the agent says.
+
+    def _take(self, batch: Batch, node: Node, request: SyncRequest) -> None:
+        """Gather what a request changes."""
+        tables = self._state.tables
+        reported = {report.id for report in request.reports}
+        for report in request.reports:
+            allocation = tables.allocations.get(report.id)
+            if allocation is not None and allocation.node_id == node.id:
+                self._move(batch, allocation, apply_report(allocation, report, batch.now))
+        rebooted = request.boot_id != node.boot_id
+        if request.seen is None:
+            # The agent has just started and told all that it has: what it does not know of did not survive.
+            for allocation in tables.allocations_on(node.id):
+                if allocation.id not in reported and _was_started(allocation):
+                    reason = "the machine was started anew" if rebooted else "its agent does not know it any more"
+                    lost = evolve(
+                        allocation,
+                        status=ALLOCATION.step(allocation.status, "lose"),
+                        changed_at=batch.now,
+                        message=reason,
+                    )
+                    self._move(batch, allocation, lost)
+        self._refresh(batch, node, request)
+
+    def _move(self, batch: Batch, before: Allocation, after: Allocation | None) -> None:
+        """Gather the change of one allocation, with its events, and have its job looked at where that is due."""
+        if after is None or after == before:
+            return
+        batch.put(after)
+        for event in report_events(before, after):
+            batch.event(event.type, event.message, allocation=after, task=event.task, details=event.details)
+        if (trigger := needs_look(before, after)) is not None:
+            batch.evaluate(after.job_key, trigger)
+
+    def _refresh(self, batch: Batch, node: Node, request: SyncRequest) -> None:
+        """Gather what is new about the node itself."""
+        fresh = node if request.facts is None else with_facts(node, request.facts)
+        fresh = evolve(fresh, boot_id=request.boot_id)
+        if node.status is NodeStatus.DOWN:
+            fresh = evolve(fresh, status=NODE.step(node.status, "renew"), status_at=batch.now)
+            batch.event("node-ready", "it was heard of again", node=node)
+            for allocation in self._state.tables.allocations_on(node.id):
+                if allocation.live:
+                    batch.evaluate(allocation.job_key, "node-ready")
+        if fresh != node:
+            batch.put(fresh)
+            self._nodes.look_at_system_jobs(batch)
+
+    # Answering.
+
+    async def _hold(self, node: Node, request: SyncRequest, session: Session) -> None:
+        """Wait until there is something to tell, or the agent wants to renew."""
+        seen = request.seen
+        if seen is None or seen.term != self._state.term or request.reports or not request.hold_seconds:
+            return
+        scope = f"assign:{node.id}"
+        with anyio.move_on_after(min(request.hold_seconds, HOLD_SECONDS_MAX)):
+            await self._state.wait_until(
+                lambda: bool(session.requests) or self._state.newer(seen, scope), scope
+            )
+
+    def _response(self, node: Node, request: SyncRequest, session: Session, terms: LeaseTerms) -> SyncResponse:
+        tables = self._state.tables
+        seen = request.seen
+        head = self._state.closed
+        complete = seen is None or seen.term != head.term or seen > head
+        number = 0 if complete or seen is None else seen.number
+        wanted = [
+            allocation
+            for allocation in tables.allocations_on(node.id)
+            if allocation.live and (complete or allocation.desired_at > number)
+        ]
+        requests, session.requests = tuple(session.requests), []
+        return SyncResponse(
+            term=head.term,
+            revision=head,
+            lease_seconds=terms.ttl_seconds,
+            interval_seconds=terms.interval_seconds,
+            complete=complete,
+            assignments=tuple(self._assignment(allocation) for allocation in wanted),
+            groups=self._groups(wanted),
+            forget=tuple(
+                report.id for report in request.reports if report.status.terminal and self._recorded(report.id)
+            ),
+            requests=requests,
+            draining=tables.nodes[node.id].eligibility is Eligibility.DRAINING if node.id in tables.nodes else False,
+        )
+
+    def _recorded(self, key: AllocationId) -> bool:
+        allocation = self._state.tables.allocations.get(key)
+        return allocation is None or allocation.status.terminal
+
+    def _assignment(self, allocation: Allocation) -> Assignment:
+        spec = self._state.tables.spec(allocation.job_key, allocation.version)
+        return Assignment(
+            id=allocation.id,
+            namespace=allocation.namespace,
+            job=allocation.job,
+            version=allocation.version,
+            type=spec.type,
+            group=_group_key(allocation),
+            slot=allocation.slot,
+            generation=allocation.generation,
+            ports=allocation.ports,
+            desired=allocation.desired,
+            meta=spec.meta,
+            previous=allocation.previous,
+        )
+
+    def _groups(self, allocations: Iterable[Allocation]) -> dict[str, Group]:
+        groups: dict[str, Group] = {}
+        for allocation in allocations:
+            key = _group_key(allocation)
+            if key not in groups:
+                groups[key] = self._state.tables.group(allocation)
+        return groups
+
+
+def _group_key(allocation: Allocation) -> str:
+    return f"{allocation.namespace}/{allocation.job}/{allocation.version}/{allocation.group}"
+
+
+def _was_started(allocation: Allocation) -> bool:
+    """Return whether the agent must know of an allocation: it has said so before."""
+    return allocation.live and (allocation.status is not AllocationStatus.PENDING) and bool(allocation.tasks)
