@@ -306,9 +306,9 @@ def test_every_mistake_is_found() -> None:
     )
     assert [problem.path for problem in check_job(wrong)] == [
         "name",
+        "groups[0].tasks[1].kill_signal",
         "groups[0].count",
         "groups[1].ports.a.host",
         "groups[0].tasks[0].env.A",
         "groups[0].tasks[0].env.A",
-        "groups[0].tasks[1].kill_signal",
     ]

@@ -121,13 +121,13 @@ def _as_tasks(values: Iterable[Task]) -> tuple[Task, ...]:
 class Group:
     """Tasks that are placed together, `count` times. A slot is (job, group, index)."""
 
-    name: str = field(metadata=about("The group's name, unlike that of the others of its job.", name=True))
+    name: str = field(metadata=about("Unique in its job.", name=True))
     tasks: tuple[Task, ...] = field(
         converter=_as_tasks, kw_only=True, metadata=about("What runs together on one node.")
     )
     count: int = field(default=1, kw_only=True, metadata=about("How many copies run.", low=0, high=COUNT_MAX))
     gang: bool = field(
-        default=False, kw_only=True, metadata=about("Whether all copies are placed at once, or none of them.")
+        default=False, kw_only=True, metadata=about("Whether all copies are placed together, or none of them.")
     )
     max_per_node: int | None = field(
         default=None, kw_only=True, metadata=about("How many copies one node may have.", low=1, high=COUNT_MAX)
@@ -222,21 +222,21 @@ def _as_parameters(value: Mapping[str, JSON]) -> Mapping[str, JSON]:
 class Job:
     """A job: groups of tasks, and how they are to run."""
 
-    name: str = field(metadata=about("The job's name, unlike that of the others of its namespace.", name=True))
+    name: str = field(metadata=about("Unique in its namespace.", name=True))
     groups: tuple[Group, ...] = field(
         converter=_as_groups, kw_only=True, metadata=about("What is placed, each group as a unit.")
     )
     type: JobType = field(
         default=JobType.SERVICE, converter=JobType, kw_only=True, metadata=about("What kind of work it is.")
     )
-    priority: int = field(default=50, kw_only=True, metadata=about("Who goes first, 100 before 1.", low=1, high=100))
+    priority: int = field(default=50, kw_only=True, metadata=about("Who goes first: 100 before 1.", low=1, high=100))
     namespace: str = field(
-        default="default", kw_only=True, metadata=about("Whose job it is: names are unlike within one.", name=True)
+        default="default", kw_only=True, metadata=about("Whose job it is; names are unique within one.", name=True)
     )
     scheduler: str = field(
         default="binpack", kw_only=True, metadata=about("Which scheduler chooses the nodes.", name=True)
     )
-    pool: str = field(default="default", kw_only=True, metadata=about("Among which nodes.", name=True))
+    pool: str = field(default="default", kw_only=True, metadata=about("The pool of nodes that it may use.", name=True))
     meta: Mapping[str, str] = field(
         factory=dict, converter=_as_meta, kw_only=True, metadata=about("Notes of your own, for `${meta.X}`.")
     )
@@ -259,7 +259,7 @@ class Job:
         factory=dict,
         converter=_as_parameters,
         kw_only=True,
-        metadata=about("What must be said when it is started.", later=True),
+        metadata=about("Values that are given when it is started.", later=True),
     )
 
     def group(self, name: str) -> Group | None:

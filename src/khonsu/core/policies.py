@@ -45,7 +45,7 @@ class Reschedule:
     attempts: int | None = field(
         default=None,
         metadata=about(
-            "How often a failed copy is tried elsewhere; `unlimited` for ever.",
+            "How often a failed copy is tried elsewhere.",
             low=0,
             high=1_000_000,
             none_text="unlimited",
@@ -82,13 +82,15 @@ class Update:
         default=300.0,
         converter=seconds,
         alias="healthy_within",
-        metadata=about("By when a new copy must be healthy.", above=0, high=DURATION_SECONDS_MAX),
+        metadata=about("How long a new copy may take to become healthy.", above=0, high=DURATION_SECONDS_MAX),
     )
     progress_within_seconds: float = field(
         default=600.0,
         converter=seconds,
         alias="progress_within",
-        metadata=about("By when the next copy must be healthy.", above=0, high=DURATION_SECONDS_MAX),
+        metadata=about(
+            "How long an update may go on without another healthy copy.", above=0, high=DURATION_SECONDS_MAX
+        ),
     )
     start_first: Literal["auto"] | bool = field(
         default="auto",
@@ -117,7 +119,7 @@ class Disconnect:
         converter=optional_seconds,
         alias="stop_after",
         metadata=about(
-            "After how long without contact an agent stops the copy by itself; `none` never.",
+            "How long an agent without contact keeps the copy running.",
             above=0,
             high=DURATION_SECONDS_MAX,
             none_text="none",
@@ -137,7 +139,7 @@ class Logs:
         default=10 * 2**20,
         converter=size_bytes,
         alias="file_size",
-        metadata=about("When a file is full and the next one begins.", low=4096, high=2**40),
+        metadata=about("How large a file becomes before the next one is begun.", low=4096, high=2**40),
     )
 
 

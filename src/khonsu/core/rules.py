@@ -21,10 +21,6 @@ from khonsu.errors import Problem
 GROUPS_MAX: Final = 10_000
 TASKS_MAX: Final = 100
 EXCLUSIVE_KILL_SECONDS_MAX: Final = 30.0
-SIGNALS: Final = (
-    "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGABRT", "SIGALRM", "SIGCONT",
-    "SIGWINCH",
-)  # fmt: skip
 PLATFORMS: Final = (
     "linux/amd64", "linux/arm64", "linux/arm", "linux/386", "linux/riscv64", "linux/ppc64le", "linux/s390x",
     "darwin/amd64", "darwin/arm64",
@@ -167,9 +163,6 @@ def _task(task: Task, names: Names, *, exclusive: bool, path: str) -> Iterator[P
             yield Problem(join(f"{path}.env", name), f"the variable {name}", "another name: Khonsu sets this one")
     if task.user is not None and (not task.user or len(task.user.split()) != 1 or ":" in task.user):
         yield Problem(f"{path}.user", show(task.user), "the name of a user")
-    if task.kill_signal not in SIGNALS:
-        near = nearest(task.kill_signal, SIGNALS)
-        yield Problem(f"{path}.kill_signal", show(task.kill_signal), f"one of {', '.join(SIGNALS)}", near)
     if exclusive and task.kill_timeout_seconds > EXCLUSIVE_KILL_SECONDS_MAX:
         expected = f"at most {format_duration(EXCLUSIVE_KILL_SECONDS_MAX)}: the group is exclusive"
         yield Problem(f"{path}.kill_timeout", format_duration(task.kill_timeout_seconds), expected)

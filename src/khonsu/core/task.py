@@ -29,6 +29,10 @@ CPU_MILLIS_MAX: Final = 10**9
 MEMORY_BYTES_MIN: Final = 2**20
 SIZE_BYTES_MAX: Final = 2**46
 KILL_SECONDS_MAX: Final = 86_400.0
+SIGNALS: Final = (
+    "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGABRT", "SIGALRM", "SIGCONT",
+    "SIGWINCH",
+)  # fmt: skip
 
 
 @frozen(kw_only=True)
@@ -104,7 +108,7 @@ class Artifact:
     source: str | None = field(default=None, metadata=about("A URL: https, or http and file where `sha256` is given."))
     sha256: str | None = field(default=None, metadata=about("The digest of the file, 64 hexadecimal digits."))
     destination: str | None = field(
-        default=None, metadata=about("Where it goes, below the task's directory; its own name without.")
+        default=None, metadata=about("Where it goes, below the task's directory; without one, under its own name.")
     )
     platforms: Mapping[str, ArtifactSource] = field(
         factory=dict, converter=_as_sources, metadata=about("Other sources by platform, such as `linux/arm64`.")
@@ -159,7 +163,7 @@ class SecretUse:
 class Task:
     """One process of a group. `config` is a driver's config value, or a mapping with `driver=`."""
 
-    name: str = field(metadata=about("The task's name, unlike that of the others of its group.", name=True))
+    name: str = field(metadata=about("Unique in its group.", name=True))
     config: Mapping[str, JSON] = field(metadata=about("What the driver is to run; its keys are the driver's."))
     driver: str = field(metadata=about("How it runs: the name of a driver, such as `binary`.", name=True))
     resources: Resources = field(factory=Resources, metadata=about("What one copy reserves."))
@@ -172,7 +176,7 @@ class Task:
     artifacts: tuple[Artifact, ...] = field(
         default=(), metadata=about("Files that are fetched before the task starts.")
     )
-    kill_signal: str = field(default="SIGTERM", metadata=about("The signal that asks it to stop."))
+    kill_signal: str = field(default="SIGTERM", metadata=about("The signal that asks it to stop.", choices=SIGNALS))
     kill_timeout_seconds: float = field(
         default=10.0,
         alias="kill_timeout",
@@ -181,14 +185,14 @@ class Task:
     shutdown_delay_seconds: float = field(
         default=0.0,
         alias="shutdown_delay",
-        metadata=about("How long it runs on, no longer counted, before it is asked.", low=0, high=KILL_SECONDS_MAX),
+        metadata=about("How long it runs on before it is asked to stop.", low=0, high=KILL_SECONDS_MAX),
     )
     logs: Logs = field(factory=Logs, metadata=about("How much of its output is kept."))
     checks: tuple[Check, ...] = field(default=(), metadata=about("How its health is checked.", later=True))
     volumes: tuple[Volume, ...] = field(default=(), metadata=about("Volumes of the node.", later=True))
     secrets: tuple[SecretUse, ...] = field(default=(), metadata=about("Secrets that it is given.", later=True))
     lifecycle: Mapping[str, JSON] = field(
-        factory=dict, metadata=about("When it runs, beside the other tasks.", later=True)
+        factory=dict, metadata=about("When it runs, next to the other tasks.", later=True)
     )
     depends_on: tuple[str, ...] = field(default=(), metadata=about("Tasks that must run before it.", later=True))
     templates: tuple[Mapping[str, JSON], ...] = field(

@@ -9,7 +9,7 @@ from khonsu.core.names import check_name
 from khonsu.errors import InvalidJob
 
 TEMPLATE: Final = Template("""\
-# A job. `khonsu job run FILE` submits it; docs/job.md has every field.
+# A job. `khonsu job run FILE` submits it; docs/jobs.md has every field.
 
 name = "$name"
 # type = "service"        # or "batch" (runs to its end), "system" (one per node), "sysbatch" (both)

@@ -153,5 +153,6 @@ def format_size(value: int) -> str:
 
 
 def format_cpu(value: int) -> str:
-    """Return thousandths of a core as cores."""
-    return f"{value / 1000:g}"
+    """Return thousandths of a core as cores, exactly."""
+    whole, rest = divmod(value, 1000)
+    return f"{whole}.{rest:03}".rstrip("0") if rest else str(whole)
