@@ -53,7 +53,7 @@ class Step:
 class Attempt:
     """Everything that a helper and its task need, opened before they exist.
 
-    `text` and `descriptors` go to the helper; `waiters` are told when the task has started, or has not.
+    `orders` and `descriptors` go to the helper; `waiters` are told when the task has started, or has not.
     """
 
     def __init__(self, serial: int, spec: Spec) -> None:
@@ -62,7 +62,7 @@ class Attempt:
         self.directory = spec["directory"]
         self.cgroups = spec["cgroup"]["groups"] if spec["cgroup"] else []
         self.waiters: list[Any] = []
-        self.text = b""
+        self.orders = b""
         self.descriptors: list[int] = []
         self.record: dict[str, Any] = {}
         self._error: list[Any] | None = None
@@ -102,8 +102,7 @@ class Attempt:
         spec = self.spec
         if spec["lease_path"] and read_lease(spec["lease_path"]) <= boottime():
             raise StartError("lease", errno.ETIME, "the lease has run out")
-        with Step("exec"):
-            self.text = encode_orders(self.serial, spec)
+        self.orders = encode_orders(self.serial, spec)
         with Step("directory"):
             records.reserve(self.directory, records.ENDED)
             path = f"{self.directory}/{records.CONTROL}"
@@ -132,7 +131,7 @@ class Attempt:
         for descriptor in self.descriptors:
             os.close(descriptor)
         self.descriptors.clear()
-        self.text = b""  # some of it is secret
+        self.orders = b""  # some of it is secret
 
     def release(self, helper: int, task: int) -> None:
         """Record who the helper and the task are, and let the task run; if that fails, the task gives up."""

@@ -54,10 +54,7 @@ def become_task(orders: Orders, helper: int) -> NoReturn:
         if os.read(orders.go_end, 1) != GO:
             raise OSError(errno.ECANCELED, "the fork server gave it up")
         step = "exec"
-        env = {}
-        for variable in orders.env:
-            name, _, env[name] = variable.partition("=")
-        os.execve(orders.executable, orders.argv, env)  # noqa: S606 - no shell, on purpose
+        os.execve(orders.executable, orders.argv, orders.env)  # noqa: S606 - no shell, on purpose
     except OSError as error:
         _tell(orders.report_end, step, error.errno or errno.EINVAL, error.strerror or str(error))
     except BaseException as error:  # noqa: BLE001 - nothing may unwind into the helper's code

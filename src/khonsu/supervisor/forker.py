@@ -26,14 +26,14 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_NUMBERS.size)
 _FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-def send_orders(channel: socket.socket, text: bytes, descriptors: list[int]) -> None:
+def send_orders(channel: socket.socket, orders: bytes, descriptors: list[int]) -> None:
     """Have a helper forked; its descriptors can be closed then.
 
     Raises:
         OSError: The forker is gone.
 
     """
-    data = _LENGTH.pack(len(text)) + text
+    data = _LENGTH.pack(len(orders)) + orders
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _NUMBERS.pack(*descriptors))]
     sent = channel.sendmsg([data], ancillary)
     channel.sendall(data[sent:])
@@ -42,8 +42,8 @@ def send_orders(channel: socket.socket, text: bytes, descriptors: list[int]) -> 
 class Forker:
     """Forks a helper for each order that comes through a channel, one after the other, until the channel ends.
 
-    What happens is written to `reports`, a line at a time: `forked SERIAL PID` (with 0 and the error's number if it
-    could not be done) and `ended PID STATUS`. The lines of the helpers come through the same pipe.
+    What happens is written to `reports`, a line at a time: `forked PID 0`, or `forked 0 ERROR` with the error's number,
+    and `ended PID STATUS`. The lines of the helpers come through the same pipe.
     """
 
     def __init__(self, channel: socket.socket, reports: int) -> None:
@@ -71,13 +71,12 @@ class Forker:
         try:
             pid = os.fork()
         except OSError as error:
-            serial = data[_LENGTH.size : data.index(b"\0")]
-            os.write(self._reports, b"forked %s 0 %d\n" % (serial, error.errno or 0))
+            os.write(self._reports, b"forked 0 %d\n" % (error.errno or 0))
         else:
             if not pid:
                 self._become_helper(data, descriptors)
             self._helpers.add(pid)
-            os.write(self._reports, b"forked %s %d\n" % (data[_LENGTH.size : data.index(b"\0", _LENGTH.size)], pid))
+            os.write(self._reports, b"forked %d 0\n" % pid)
         for descriptor in descriptors:
             os.close(descriptor)
 

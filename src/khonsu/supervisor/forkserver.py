@@ -138,7 +138,7 @@ class ForkServer:
         self._serial = 0
         self._starting: dict[int, Attempt] = {}  # by its serial number, until the task's program runs
         self._queue: list[Attempt] = []  # prepared, for the forker, who takes one at a time
-        self._forking = False
+        self._forking: Attempt | None = None
         self._helpers: dict[int, list[str]] = {}  # pid of each, and the cgroups of its task
         self._serials: dict[int, int] = {}  # pid of each that is starting
         self._bases: set[str] = set()
@@ -266,10 +266,9 @@ class ForkServer:
     def _feed(self) -> None:
         """Give the forker its next orders."""
         if self._queue and not self._forking:
-            self._forking = True
-            attempt = self._queue.pop(0)
+            attempt = self._forking = self._queue.pop(0)
             try:
-                send_orders(self._forker, attempt.text, attempt.descriptors)
+                send_orders(self._forker, attempt.orders, attempt.descriptors)
             except OSError:
                 return  # the forker is dead, and the end of reports will say so
             attempt.hand_over()
@@ -297,17 +296,17 @@ class ForkServer:
                 self._conclude(int(number), self._starting[int(number)].failure(message))
         return bool(data)
 
-    def _on_forked(self, serial: int, pid: int, error: int = 0) -> None:
-        self._forking = False
+    def _on_forked(self, pid: int, error: int) -> None:
+        attempt, self._forking = self._forking, None
         self._feed()
-        attempt = self._starting.get(serial)
-        if not pid:
-            if attempt:
-                attempt.abandon()
-            self._conclude(serial, ["fork", error, os.strerror(error)])
+        if attempt is None:
             return
-        self._helpers[pid] = attempt.cgroups if attempt else []
-        self._serials[pid] = serial
+        if not pid:
+            attempt.abandon()
+            self._conclude(attempt.serial, ["fork", error, os.strerror(error)])
+            return
+        self._helpers[pid] = attempt.cgroups
+        self._serials[pid] = attempt.serial
 
     def _on_ended(self, pid: int, status: int) -> None:
         serial, groups = self._serials.pop(pid, 0), self._helpers.pop(pid, [])

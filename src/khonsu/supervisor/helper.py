@@ -47,7 +47,7 @@ def run_helper(orders: Orders, reports: int) -> NoReturn:
     os.write(reports, b"task %d %d %d\n" % (orders.serial, helper, task))
     for descriptor in (orders.stdout_end, orders.stderr_end, orders.go_end, orders.report_end):
         os.close(descriptor)
-    orders.argv, orders.env = [], []  # some of it is secret
+    orders.argv = orders.env = None  # some of it is secret
     name_process(b"khonsu-task")
     Helper(orders, reports, task).watch()
     os._exit(0)
