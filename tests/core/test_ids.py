@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from khonsu.core.ids import TERM_MAX, fencing_token, key_text, make_key, parse_key
+from khonsu.core.ids import TERM_MAX, fencing_token, key_text, make_key, parse_key, parse_keys
 
 KEYS = st.builds(make_key, st.integers(0, TERM_MAX), st.integers(0, 2**40 - 1))
 
@@ -16,6 +16,18 @@ def test_a_key_survives_its_text(key: int) -> None:
     assert parse_key(text) == key
     assert parse_key(text.upper()) == key
     assert 9 <= len(text) <= 13
+
+
+@given(KEYS)
+def test_many_keys_are_read_like_one(key: int) -> None:
+    """Keys that are read at once are those that are read one by one."""
+    keys = [key, 1, key ^ 1]
+    texts = list(map(key_text, keys))
+    assert parse_keys(texts) == keys
+    assert parse_keys([text.upper() for text in texts]) == keys
+    assert parse_keys([]) == []
+    with pytest.raises(ValueError, match="is not an id"):
+        parse_keys([*texts, "0000_0001"])
 
 
 @given(KEYS)

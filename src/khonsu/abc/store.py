@@ -62,14 +62,16 @@ class View(ABC):
     @property
     @abstractmethod
     def revision(self) -> Revision:
-        """Return the revision of the last write that this view sees."""
+        """Return the revision of the last write that this view sees; of a transaction, the one that it will have."""
 
     @abstractmethod
     def get(self, kind: str, key: str, /) -> Record | None:
         """Return one record, or None."""
 
     @abstractmethod
-    def find(self, kind: str, /, *, after_key: str | None = None, limit: int | None = None, **equals: object) -> Sequence[Record]:
+    def find(
+        self, kind: str, /, *, after_key: str | None = None, limit: int | None = None, **equals: object
+    ) -> Sequence[Record]:
         """Return the records whose fields have these values, in the order of their keys.
 
         Args:
@@ -119,7 +121,7 @@ class Store(ABC):
     @abstractmethod
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> bool | None:
         """Close the store after the writes that have arrived."""
 
     @abstractmethod
