@@ -22,13 +22,15 @@ LOOPBACK = "127.0.0.1:0"
 
 
 @asynccontextmanager
-async def serving(handler: Handler, *, limits: Limits | None = None) -> AsyncGenerator[str, None]:
+async def serving(
+    handler: Handler, *, limits: Limits | None = None, advertise: tuple[str, ...] = ()
+) -> AsyncGenerator[str, None]:
     """Serve a handler over HTTPS; yields the URL."""
     if sniffio.current_async_library() == "asyncio":
-        async with HTTPListener(LOOPBACK, limits=limits).serve(handler) as url:
+        async with HTTPListener(LOOPBACK, limits=limits, advertise=advertise).serve(handler) as url:
             yield url
         return
-    thread = serving_in_a_thread(handler, limits=limits)
+    thread = serving_in_a_thread(handler, limits=limits, advertise=advertise)
     url = await anyio.to_thread.run_sync(thread.__enter__)
     try:
         yield url
@@ -38,10 +40,14 @@ async def serving(handler: Handler, *, limits: Limits | None = None) -> AsyncGen
 
 
 @contextmanager
-def serving_in_a_thread(handler: Handler, *, limits: Limits | None = None) -> Generator[str, None, None]:
+def serving_in_a_thread(
+    handler: Handler, *, limits: Limits | None = None, advertise: tuple[str, ...] = ()
+) -> Generator[str, None, None]:
     """Serve a handler on an asyncio loop of another thread; yields the URL."""
     with (
         start_blocking_portal("asyncio") as portal,
-        portal.wrap_async_context_manager(HTTPListener(LOOPBACK, limits=limits).serve(handler)) as url,
+        portal.wrap_async_context_manager(
+            HTTPListener(LOOPBACK, limits=limits, advertise=advertise).serve(handler)
+        ) as url,
     ):
         yield url
