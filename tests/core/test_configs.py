@@ -8,11 +8,12 @@ from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from khonsu.core.configs import check_configs, check_scheduler, check_value, schemas_of
+from khonsu.core.configs import check_configs, check_scheduler, schemas_of
 from khonsu.core.ids import NodeId
 from khonsu.core.job import Group, Job, Task
 from khonsu.core.records import DriverInfo, Node, NodeResources, Time
 from khonsu.core.schema import DIALECT, config_schema
+from khonsu.core.schemacheck import Checker
 from khonsu.core.states import Desired
 from khonsu.errors import Problem
 from tests.strategies import JSON_VALUES
@@ -59,7 +60,7 @@ STRANGE_SCHEMAS = st.recursive(
 
 def found(config: Any, schema: Any = SCHEMA) -> list[Problem]:
     """Return what is wrong with a config."""
-    return list(check_value(config, schema, "config"))
+    return Checker().check(config, schema, "config")
 
 
 def test_the_schema_of_a_config() -> None:
@@ -195,6 +196,20 @@ def test_a_schema_without_end_ends() -> None:
     for _ in range(900):
         schema, value = {"items": schema, "anyOf": [{"type": "array"}]}, [value]
     assert found(value, schema) == []
+
+
+def test_a_schema_that_multiplies_ends() -> None:
+    """Alternatives within alternatives are not all tried: what is left is taken for right."""
+    schema: Any = {"type": "null"}
+    for _ in range(60):
+        schema = {"anyOf": [schema, schema]}
+    assert found(3, schema) == []
+
+
+def test_very_many_mistakes_are_cut() -> None:
+    """A config that is nothing but mistakes is told with the first thousand."""
+    assert len(found({"image": "x", "args": [1] * 100_000})) == 1000
+    assert len(found({f"k{index}": 1 for index in range(100_000)})) == 1000
 
 
 # ----------------------------------------------------------------------------------------------- with the nodes at hand

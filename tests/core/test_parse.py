@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import time
 import tomllib
 from collections.abc import Iterator
 from typing import Any
@@ -398,17 +397,12 @@ def test_ports_of_the_wire_are_told_by_name() -> None:
     ]
 
 
-def test_a_job_of_ten_thousand_groups_is_read_in_linear_time() -> None:
-    """A job a hundred times as large takes about a hundred times as long."""
-
-    def seconds(groups: int) -> float:
-        table = {"name": "big", "groups": [{**LONG["groups"][0], "name": f"g{index}"} for index in range(groups)]}
-        started = time.process_time()
-        assert len(parse_job(table).groups) == groups
-        return time.process_time() - started
-
-    seconds(100)
-    assert seconds(10_000) < 100 * 5 * max(seconds(100), 0.001)
+def test_a_job_of_ten_thousand_groups() -> None:
+    """A job as large as it may be is read, and so is what the codec makes of it."""
+    groups = [{**LONG["groups"][0], "name": f"g{index}"} for index in range(10_000)]
+    job = parse_job({"name": "big", "groups": groups})
+    assert len(job.groups) == 10_000
+    assert parse_job(to_json(job)) == job
 
 
 # -------------------------------------------------------------------------------------- every field wrong in every way

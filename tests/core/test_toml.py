@@ -24,6 +24,9 @@ command = "python3"
 args = ["-m", "http.server", "${port.http}"]
 """
 
+WITH_MUCH_META = "name = 'a'\nmeta = {" + ",".join(f"k{index} = ''" for index in range(20_000)) + "}\n"
+META_TASK = "[[groups.tasks]]\nname='t'\ndriver='b'\nconfig={a='${meta.k1}'}\n"
+
 
 def mistakes(text: str | bytes) -> list[tuple[str, str, str]]:
     """Return what is wrong with a job file."""
@@ -165,3 +168,25 @@ def test_the_long_form_is_written_where_there_is_no_short_one() -> None:
     changed = Job("web", groups=[type(job.groups[0])("main", tasks=[task])])
     assert "[[groups.tasks]]" in dumps_job(changed)
     assert loads_jobs(dumps_job(changed)) == (changed,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"k{index} = 1\n" for index in range(70_000)),
+        "[[groups]]\n" * 80_000,
+        WEB + "x = [" + '"${a}", ' * 110_000 + "]",
+        WEB + "[env]\n" + "".join(f'k{index} = "${{prt.x}}"\n' for index in range(40_000)),
+        WEB + "[meta]\n" + "".join(f'k{index} = ""\n' for index in range(60_000)),
+        "ports = {" + ",".join(f"a{index} = 1" for index in range(60_000)) + "}" + WEB.replace("ports", "#"),
+        "constraints = [" + '"a notin b",' * 70_000 + "]\n" + WEB.replace("constraints", "#"),
+        WITH_MUCH_META + "".join(f"[[groups]]\nname='g{index}'\n{META_TASK}" for index in range(8_000)),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_nothing_but_mistakes_takes_no_longer(text: str) -> None:
+    """A mebibyte of anything is read long before the test's time is up; of very many mistakes the first are told."""
+    assert len(text) <= FILE_BYTES_MAX
+    try:
+        loads_jobs(text)
+    except InvalidJob as error:
+        assert len(error.problems) <= 1001  # noqa: PT017 - both ends are right

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from attrs import frozen
@@ -24,19 +25,32 @@ _FIXED: Final = (
     "job.name", "group.name", "task.name", "task.dir", "node.name",
 )  # fmt: skip
 _OF_THE_NODE: Final = ("node.attribute.", "node.label.")
+_SHOWN_MAX: Final = 50
 _LATER: Final = {"secret.": "secrets", "volume.": "volumes"}
 
 
 @frozen
 class Names:
-    """The names that may stand in `${...}` of one task: some are fixed, some begin with what only a node knows."""
+    """The names that may stand in `${...}` of one task; what only a node knows is known by how it begins."""
 
-    fixed: frozenset[str]
-    prefixes: tuple[str, ...] = _OF_THE_NODE
+    ports: frozenset[str]
+    metas: tuple[Mapping[str, str], ...] = ()
 
     def knows(self, name: str) -> bool:
         """Return whether a name may be used."""
-        return name in self.fixed or any(name.startswith(start) and len(name) > len(start) for start in self.prefixes)
+        kind, _, rest = name.partition(".")
+        if kind in ("port", "address"):
+            return rest in self.ports
+        if kind == "meta":
+            return any(rest in meta for meta in self.metas)
+        return name in _FIXED or any(name.startswith(start) and name != start for start in _OF_THE_NODE)
+
+    def known(self) -> Iterator[str]:
+        """Yield the names, with an X for what only a node knows."""
+        yield from (f"{kind}.{port}" for kind in ("port", "address") for port in sorted(self.ports))
+        yield from _FIXED
+        yield from (f"{start}X" for start in _OF_THE_NODE)
+        yield from (f"meta.{key}" for meta in self.metas for key in meta)
 
 
 def placeholders(text: str) -> Iterator[str]:
@@ -86,8 +100,7 @@ def substitute_json(value: JSON, values: Mapping[str, str]) -> JSON:
 
 def known_names(ports: Iterable[str], *metas: Mapping[str, str]) -> Names:
     """Return the names that a task may use: its group's ports, and the meta of job and task, beside the fixed ones."""
-    of_ports = {f"{kind}.{port}" for port in ports for kind in ("port", "address")}
-    return Names(frozenset({*_FIXED, *of_ports, *(f"meta.{key}" for meta in metas for key in meta)}))
+    return Names(frozenset(ports), metas)
 
 
 def check_names(text: str, names: Names, path: str) -> Iterator[Problem]:
@@ -99,9 +112,9 @@ def check_names(text: str, names: Names, path: str) -> Iterator[Problem]:
         if later is not None:
             yield Problem(path, f"${{{name}}}", f"no such name: {later} are not supported yet")
             continue
-        known = sorted((*names.fixed, *(f"{start}X" for start in names.prefixes)))
+        known = list(islice(names.known(), _SHOWN_MAX))
         expected = f"one of {', '.join(known)}; a literal ${{ is written $${{"
-        yield Problem(path, f"${{{show(name)[1:-1]}}}", expected, nearest(name, known))
+        yield Problem(path, f"${{{show(name)[1:-1]}}}", expected, nearest(name, names.known()))
 
 
 def check_task(task: Task, names: Names, path: str) -> Iterator[Problem]:

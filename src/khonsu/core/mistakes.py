@@ -18,6 +18,9 @@ from khonsu.errors import Problem
 Kind: TypeAlias = Any
 """A class or a type such as `tuple[str, ...]`."""
 
+MISTAKES_MAX = 1000
+"""How many mistakes are told at most: telling all of a file that is nothing but mistakes would take minutes."""
+
 UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError)
 """What reading wrong JSON values may raise."""
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from khonsu.core.about import NAME, NAME_EXPECTED
 from khonsu.core.mistakes import join, show
 from khonsu.errors import Problem
 
 LABEL_VALUE_MAX = 256
+_CANDIDATES_MAX = 200
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most like a wrong one, or None if none is like it."""
     from difflib import get_close_matches
 
-    lowered = {candidate.lower(): candidate for candidate in known}
+    lowered = {candidate.lower(): candidate for candidate in islice(known, _CANDIDATES_MAX)}
     found = get_close_matches(name.lower()[:100], lowered, n=1, cutoff=0.6)
     return lowered[found[0]] if found else None
 

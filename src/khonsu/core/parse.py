@@ -24,7 +24,7 @@ from khonsu.core.job import (
     Task,
     as_port,
 )
-from khonsu.core.mistakes import join, show
+from khonsu.core.mistakes import MISTAKES_MAX, join, show
 from khonsu.core.names import nearest
 from khonsu.core.reader import Reader, Special, keys_of, known_keys
 from khonsu.core.states import JobType
@@ -87,6 +87,8 @@ def parse_jobs(table: Mapping[str, Any], /) -> tuple[Job, ...]:
         job, mistakes = read_job(each, base_path=f"jobs[{index}]")
         jobs.append(job)
         problems.extend(mistakes)
+        if len(problems) > MISTAKES_MAX:
+            raise InvalidJob(problems)
     problems.extend(_repeated(jobs))
     if problems:
         raise InvalidJob(problems)
@@ -103,7 +105,15 @@ def read_job(table: object, *, base_path: str = "", ignore_unknown: bool = False
         return Job("", groups=()), tuple(reader.problems)
     job = _read(reader, table, base_path)
     found = [attrs.evolve(problem, path=join(base_path, problem.path)) for problem in check_job(job)]
-    return job, (*reader.problems, *(problem for problem in found if not reader.hides(problem.path)))
+    return job, _first((*reader.problems, *(problem for problem in found if not reader.hides(problem.path))))
+
+
+def _first(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """Return the first mistakes, and a last one where there are more."""
+    if len(problems) < MISTAKES_MAX:
+        return tuple(problems)
+    more = Problem("job", f"{MISTAKES_MAX} mistakes or more", "fewer; these are the first")
+    return (*problems[:MISTAKES_MAX], more)
 
 
 def _repeated(jobs: list[Job]) -> list[Problem]:
@@ -180,7 +190,7 @@ def _constraint(reader: Reader, data: Any, path: str) -> Constraint:
             return Constraint.parse(data)
         except ValueError:
             words = data.split()
-            near = nearest(words[1], OPERATORS) if len(words) > 1 else None
+            near = nearest(words[1], OPERATORS) if len(words) > 1 and not reader.full else None
             reader.wrong(path, show(data), CONSTRAINT_EXPECTED, near=near)
     elif isinstance(data, Mapping):
         made: Constraint = reader.build(Constraint, reader.table(Constraint, data, path), path)
@@ -216,7 +226,7 @@ def _port(reader: Reader, name: str, data: Any, path: str) -> Port:
     try:
         return as_port(name, data)
     except ValueError:
-        near = nearest(data, ["dynamic"]) if isinstance(data, str) else None
+        near = nearest(data, ["dynamic"]) if isinstance(data, str) and not reader.full else None
         reader.wrong(path, show(data), PORT_EXPECTED, near=near)
         return Port(name)
 

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from khonsu.core.about import about_of
 from khonsu.core.codec import plain_json
-from khonsu.core.mistakes import describe, join, origin_of, show
+from khonsu.core.mistakes import MISTAKES_MAX, describe, join, origin_of, show
 from khonsu.core.names import nearest
 from khonsu.core.units import CPU_EXAMPLE, DURATION_EXAMPLE, SIZE_EXAMPLE, Millis, cpu_millis, seconds, size_bytes
 from khonsu.errors import Problem
@@ -101,8 +101,14 @@ class Reader:
 
     def wrong(self, path: str, found: str, expected: str, *, near: str | None = None, at: str | None = None) -> None:
         """Note a mistake; `at` is the place in the model that holds a stand-in, where it is not `path`."""
-        self.problems.append(Problem(path, found, expected, near))
+        if not self.full:
+            self.problems.append(Problem(path, found, expected, near))
         self._broken.add(path if at is None else at)
+
+    @property
+    def full(self) -> bool:
+        """Return whether so many mistakes were found that no more are noted."""
+        return len(self.problems) >= MISTAKES_MAX
 
     def hide(self, path: str) -> None:
         """Leave out what a later check says of a place."""
@@ -140,7 +146,7 @@ class Reader:
 
     def unknown(self, name: str, path: str, known: Iterable[str]) -> None:
         """Note a key that is not known, or pass over it."""
-        if not self._ignore_unknown:
+        if not self._ignore_unknown and not self.full:
             near = nearest(name, known)
             self.wrong(join(path, name), f"the key {show(name)}", f"one of {', '.join(sorted(known))}", near=near)
 
@@ -234,7 +240,7 @@ class Reader:
         names = [str(name) for name in get_args(kind)] if origin_of(kind) is Literal else []
         if isinstance(kind, type) and issubclass(kind, Enum):
             names = [str(member.value) for member in kind]
-        near = nearest(data, names) if isinstance(data, str) else None
+        near = nearest(data, names) if isinstance(data, str) and not self.full else None
         self.wrong(path, show(data), describe(kind), near=near, at=at)
         return stand_in(kind)
 

@@ -20,6 +20,7 @@ from khonsu.errors import Problem
 
 GROUPS_MAX: Final = 10_000
 TASKS_MAX: Final = 100
+PORTS_MAX: Final = 1000
 EXCLUSIVE_KILL_SECONDS_MAX: Final = 30.0
 PLATFORMS: Final = (
     "linux/amd64", "linux/arm64", "linux/arm", "linux/386", "linux/riscv64", "linux/ppc64le", "linux/s390x",
@@ -62,7 +63,7 @@ def _group(job: Job, group: Group, path: str) -> Iterator[Problem]:
             expected = f"at most delay_max ({format_duration(policy.delay_max_seconds)})"
             yield Problem(f"{path}.{name}.delay", format_duration(policy.delay_seconds), expected)
     yield from _update(group.update, exclusive=group.exclusive, path=f"{path}.update")
-    ports = [port.name for port in group.ports]
+    ports = frozenset(port.name for port in group.ports)
     for index, task in enumerate(group.tasks):
         names = known_names(ports, job.meta, task.meta)
         yield from _task(task, names, exclusive=group.exclusive, path=f"{path}.tasks[{index}]")
@@ -84,6 +85,8 @@ def _ports(group: Group, path: str) -> Iterator[Problem]:
     def place(index: int) -> str:
         return join(f"{path}.ports", group.ports[index].name)
 
+    if len(group.ports) > PORTS_MAX:
+        yield Problem(f"{path}.ports", f"{len(group.ports)} ports", f"at most {PORTS_MAX} ports")
     variables = [variable_part(port.name) for port in group.ports]
     yield from _repeated((f"KHONSU_PORT_{variable}" for variable in variables), place)
     static = [(port.host, index) for index, port in enumerate(group.ports) if port.host]

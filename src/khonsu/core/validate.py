@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import islice
 from typing import Any, Final
 
 import attrs
 
 from khonsu.core.about import NAME, NAME_EXPECTED, About, about_of
 from khonsu.core.job import Job, Port
-from khonsu.core.mistakes import join, show
+from khonsu.core.mistakes import MISTAKES_MAX, join, show
 from khonsu.core.names import check_labels, check_name, check_text, nearest
 from khonsu.core.reader import attributes_of, default_of, not_supported
 from khonsu.core.rules import check_rules
@@ -48,10 +49,10 @@ def ensure_valid(job: Job) -> Job:
 
 
 def check_job(job: Job) -> tuple[Problem, ...]:
-    """Return every mistake of a job that can be known without its nodes."""
+    """Return every mistake of a job that can be known without its nodes; of very many, the first ones."""
     problems: list[Problem] = []
     _check_fields(job, "", problems)
-    problems.extend(check_rules(job))
+    problems.extend(islice(check_rules(job), MISTAKES_MAX))
     return tuple(problems)
 
 
@@ -69,6 +70,8 @@ def _check_fields(value: Any, path: str, problems: list[Problem]) -> None:
     cls: type = type(value)
     for name, key, facts, default in _fields(cls):
         part = getattr(value, name)
+        if len(problems) >= MISTAKES_MAX:
+            return
         if part is None or part is default:
             continue
         if facts.later:
