@@ -193,3 +193,19 @@ def test_nobody_who_lost_was_better(world: World) -> None:
     plan = SpreadOut().schedule(evaluation_of(job), snapshot, changes_of(job))
     (group,) = explain(SpreadOut(), snapshot, plan).groups
     assert all(each.lost_by >= 0 for each in group.nodes if each.lost_by is not None)
+
+
+def test_a_job_of_many_groups_shows_the_nearest_nodes_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An explanation has a limit, and says so."""
+    monkeypatch.setattr("khonsu.core.explain.NODES_MAX", 4)
+    one = job_of(count=1).groups[0]
+    job = evolve(job_of(), groups=(evolve(one, name="first"), evolve(one, name="second", constraints=["os = nothing"])))
+    state = state_of(*(node(number) for number in range(5)))
+    snapshot = snapshot_of(job, state)
+    plan = BinPack().schedule(evaluation_of(job), snapshot, changes_of(job))
+    explanation = explain(BinPack(), snapshot, plan)
+    assert explanation.message == "of each group the 2 nearest nodes"
+    first, second = explanation.groups
+    assert [(each.placed, each.lost_by) for each in first.nodes] == [(1, None), (0, 0.0)]
+    assert [len(each.refusals) for each in second.nodes] == [1, 1]
+    assert (second.wanted, second.placed) == (1, 0)

@@ -209,7 +209,9 @@ def test_chance_depends_on_the_seed_and_the_copies_so_far() -> None:
     """A scheduler that draws lots gets the same ones for the same fleet, and others for the next copy."""
     ask = ask_of(job_of())
     fleet = state_of(node(0)).snapshot(REVISION)
-    draws = [each.rng().random() for each in (fleet, fleet, fleet.seeded(5), fleet.after(ask), fleet.after(ask, -1))]
+    draws = [
+        each.rng().random() for each in (fleet, fleet, fleet.next_group(5), fleet.after(ask), fleet.after(ask, -1))
+    ]
     assert draws[0] == draws[1]
     assert len(set(draws[:4])) == 3
 

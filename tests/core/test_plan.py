@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from attrs import evolve
@@ -64,6 +66,36 @@ def test_groups_are_placed_on_what_the_ones_before_left() -> None:
     assert plan.groups == ("first", "second")
     used = np.bincount(plan.placements.node, weights=np.array([3000, 1500])[plan.placements.group], minlength=3)
     assert used.tolist() == [3000, 3000, 3000]
+
+
+def test_groups_of_a_job_do_not_share_a_static_port() -> None:
+    """The second group finds the port taken where the first was placed, as it would by another job."""
+    ports = {"http": 80}
+    job = Job("web", groups=[group_of("first", 1, 1, ports=ports), group_of("second", 1, 2, ports=ports)])
+    plan = plan_of(job, state_of(node(0), node(1)))
+    assert len(set(plan.placements.node.tolist())) == len(plan.placements) == 2
+    assert plan.unplaced[0].reasons == {"port 80": 2}
+
+
+def test_a_job_of_many_groups_is_planned() -> None:
+    """Work grows with the groups, each of which is placed on what the others left."""
+    job = Job("web", groups=[group_of(f"g{number}", 4, 1, ports={"p": 1000 + number}) for number in range(1000)])
+    plan = plan_of(job, state_of(node(0), node(1)))
+    assert len(plan.placements) == 1000
+    assert np.bincount(plan.placements.node).tolist() == [1000]
+
+
+def test_threads_may_plan_on_one_snapshot() -> None:
+    """Columns that are made when they are looked at are the same for everybody."""
+    state = state_of(*(node(number, labels={"rack": f"r{number % 7}"}) for number in range(300)))
+    job = job_of(count=40, constraints=["label.rack in r1,r2,r3", "os = linux"])
+    snapshot = snapshot_of(job, state)
+
+    def rows(_: int) -> tuple[int, ...]:
+        return tuple(BinPack().schedule(evaluation_of(job), snapshot, changes_of(job)).placements.node.tolist())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(rows, range(16)))) == 1
 
 
 def test_a_gang_is_placed_whole_or_not_at_all() -> None:

@@ -78,7 +78,7 @@ class Draft:
 
     def _place_group(self, group: Group, places: Sequence[Place]) -> None:
         seed = seed_of(self._evaluation.id, group.name)
-        before = self._fleet = self._fleet.seeded(seed)
+        before = self._fleet = self._fleet.next_group(seed)
         placed: list[_Placed] = []
         wanted = 0
         lacking: tuple[Ask, IntArray | None] | None = None

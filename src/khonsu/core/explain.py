@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from khonsu.core.arrays import BoolArray, FloatArray, IntArray
 from khonsu.core.ask import PORTS, Ask, make_ask
 from khonsu.core.feasible import Feasibility, feasible
 from khonsu.core.fleet import Fleet
+from khonsu.core.job import Group, Job
 from khonsu.core.plan import Plan, Snapshot
 from khonsu.core.records import PlacementFailure
 from khonsu.core.results import Explanation, GroupExplanation, NodeExplanation, Refusal, Score
@@ -20,6 +21,10 @@ SCORE = "score"
 """The reason for nodes to which the scheduler gave the score -inf."""
 TERMS_MAX = 100
 """For how many nodes with copies the terms are worked out one by one, where they depend on other nodes."""
+
+
+NODES_MAX = 20_000
+"""How many nodes an explanation of a job has, over all of its groups."""
 
 
 class Scoring(Protocol):
@@ -81,21 +86,22 @@ def explain(scheduler: Scoring, snapshot: Snapshot, plan: Plan | None = None) ->
     version = snapshot.job.version if plan is None else plan.version
     spec = snapshot.specs[version]
     fleet = snapshot.fleet
+    rows = {plan.groups[group]: plan.placements.node[places] for group, places in plan.by_group()} if plan else {}
+    for group, ask in _asks(spec):
+        fleet = fleet.next_group(ask.seed)
+        if group.name in rows:
+            fleet = fleet.after(ask, np.bincount(rows[group.name], minlength=len(fleet)))
+    lacking = {each.group: each.wanted - each.placed for each in plan.unplaced} if plan else {}
+    nodes_max = max(NODES_MAX // max(len(spec.groups), 1), 1)
     groups = []
-    for group in spec.groups:
-        ask = make_ask(spec, group, tuple(range(group.count)))
-        if plan is not None and group.name in plan.groups:
-            chosen = plan.placements.node[plan.placements.group == plan.groups.index(group.name)]
-            fleet = fleet.after(ask, np.bincount(chosen, minlength=len(fleet)))
-    for group in spec.groups:
-        ask = make_ask(spec, group, tuple(range(group.count)))
+    for group, ask in _asks(spec):
+        there = fleet.next_group(ask.seed)
+        if group.name in rows:
+            there = there.counting(ask, np.bincount(rows[group.name], minlength=len(fleet)))
         wanted = group.count
         if spec.type.everywhere:
-            lacking = [
-                each.wanted - each.placed for each in (plan.unplaced if plan else ()) if each.group == group.name
-            ]
-            wanted = int(fleet.copies(ask).sum()) + sum(lacking)
-        groups.append(explain_group(scheduler, ask, fleet, wanted=wanted))
+            wanted = int(there.copies(ask).sum()) + lacking.get(group.name, 0)
+        groups.append(explain_group(scheduler, ask, there, wanted=wanted, nodes_max=nodes_max))
     return Explanation(
         namespace=spec.namespace,
         job=spec.name,
@@ -103,10 +109,18 @@ def explain(scheduler: Scoring, snapshot: Snapshot, plan: Plan | None = None) ->
         scheduler=scheduler.name,
         revision=snapshot.revision,
         groups=tuple(groups),
+        message=f"of each group the {nodes_max} nearest nodes" if nodes_max < len(fleet) else "",
     )
 
 
-def explain_group(scheduler: Scoring, ask: Ask, fleet: Fleet, *, wanted: int) -> GroupExplanation:
+def _asks(spec: Job) -> Iterator[tuple[Group, Ask]]:
+    """Yield the groups of a job, and the ask for all of their copies."""
+    return ((group, make_ask(spec, group, tuple(range(group.count)))) for group in spec.groups)
+
+
+def explain_group(
+    scheduler: Scoring, ask: Ask, fleet: Fleet, *, wanted: int, nodes_max: int | None = None
+) -> GroupExplanation:
     """Explain a group on a fleet that has its copies: what each node was to it, those with copies first.
 
     The score of a node with copies is that of its last one, as it was before that copy came and with all others there.
@@ -121,20 +135,29 @@ def explain_group(scheduler: Scoring, ask: Ask, fleet: Fleet, *, wanted: int) ->
     now = scheduler.terms(ask, before)
     totals = total_of(now, before)
     found = judged(scheduler, ask, fleet)
-    nodes = [
+    placed = [
         _node(fleet, int(hosts[place]), won, place, placed=int(copies[hosts[place]]))
-        for place in np.argsort(-scores, kind="stable").tolist()
+        for place in np.argsort(-scores, kind="stable")[:nodes_max].tolist()
     ]
+    left = None if nodes_max is None else nodes_max - len(placed)
     others = np.flatnonzero((copies == 0) & (found.fits > 0))
-    for row in others[np.lexsort((fleet.rank[others], -totals[others]))].tolist():
-        lost = None if lowest is None else float(scores[lowest] - totals[row])
-        nodes.append(_node(fleet, row, now, row, lost_by=lost))
+    others = others[np.lexsort((fleet.rank[others], -totals[others]))][:left]
+    lost = [
+        _node(fleet, row, now, row, lost_by=None if lowest is None else float(scores[lowest] - totals[row]))
+        for row in others.tolist()
+    ]
+    left = None if left is None else left - len(lost)
     refused = np.flatnonzero((copies == 0) & (found.fits <= 0))
     number = sum((mask[refused].astype(np.int64) for mask in found.refused.values()), np.zeros(len(refused), np.int64))
-    for row in refused[np.lexsort((fleet.rank[refused], number))].tolist():
-        refusals = tuple(_refusal(ask, fleet, reason, row) for reason in found.reasons(row))
-        nodes.append(NodeExplanation(node=fleet.names[row], refusals=refusals))
-    return GroupExplanation(group=ask.group.name, wanted=wanted, placed=int(copies.sum()), nodes=tuple(nodes))
+    refused = refused[np.lexsort((fleet.rank[refused], number))][:left]
+    out = [
+        NodeExplanation(
+            node=fleet.names[row],
+            refusals=tuple(_refusal(ask, fleet, reason, row) for reason in found.reasons(row)),
+        )
+        for row in refused.tolist()
+    ]
+    return GroupExplanation(group=ask.group.name, wanted=wanted, placed=int(copies.sum()), nodes=(*placed, *lost, *out))
 
 
 def _terms_of_hosts(scheduler: Scoring, ask: Ask, fleet: Fleet, hosts: IntArray) -> dict[str, FloatArray]:

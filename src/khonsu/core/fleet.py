@@ -16,6 +16,7 @@ from khonsu.core.feasible import feasible
 from khonsu.core.ids import NodeId
 from khonsu.core.nodes import READY, STATES, Codes, NodeTable
 from khonsu.core.revision import Revision
+from khonsu.errors import ensure
 
 if TYPE_CHECKING:
     from khonsu.core.ask import Ask
@@ -30,7 +31,7 @@ RESOURCES = tuple(UNITS)
 class TakenPorts:
     """Which nodes have which port taken: a number per port whose bit r stands for row r of the node table."""
 
-    by_port: Mapping[int, int] = field(factory=dict)
+    by_port: Mapping[int, int] = field(factory=dict[int, int])
     more: Mapping[int, BoolArray] = field(factory=dict)
     """By port, the nodes of the fleet on which copies would take it that are only thought of."""
 
@@ -40,6 +41,17 @@ class TakenPorts:
         taken = np.unpackbits(np.frombuffer(bits, np.uint8), count=rows, bitorder="little").astype(np.bool_)
         taken = taken if chosen is None else taken[chosen]
         return taken | self.more[port] if port in self.more else taken
+
+    def folded(self) -> TakenPorts:
+        """Return the same with everything in `by_port`; only for a fleet with all rows of its table."""
+        if not self.more:
+            return self
+        more = {
+            port: int.from_bytes(np.packbits(mask, bitorder="little"), "little") for port, mask in self.more.items()
+        }
+        return TakenPorts(
+            by_port={**self.by_port, **{port: self.by_port.get(port, 0) | bits for port, bits in more.items()}}
+        )
 
 
 class Fleet:
@@ -56,6 +68,7 @@ class Fleet:
         table: NodeTable,
         states: IntArray,
         used: Columns,
+        hosts: Mapping[tuple[str, str], Mapping[int, int]] | None = None,
         copies: Mapping[tuple[str, str], IntArray] | None = None,
         ports: TakenPorts | None = None,
         seed: int = 0,
@@ -69,7 +82,8 @@ class Fleet:
             table: The nodes.
             states: The code in `STATES` of each row.
             used: What is used of each resource.
-            copies: How many copies each row has, by (job, group); nothing is none.
+            hosts: How many copies there are, by (job, group) and the row of the table.
+            copies: The same as columns, for the groups where it is no longer what `hosts` says.
             ports: The ports taken.
             seed: Where `rng` begins.
             step: How many copies were added since.
@@ -82,6 +96,7 @@ class Fleet:
         self.used: Mapping[str, IntArray] = used
         self.units = UNITS
         self._used = used
+        self._hosts = hosts or {}
         self._copies = dict(copies or {})
         self._ports = ports or TakenPorts()
         self._seed = seed
@@ -150,7 +165,14 @@ class Fleet:
     def copies(self, ask: Ask) -> IntArray:
         """Return how many copies of the ask's group each node has, those that are about to stop included."""
         copies = self._copies.get(ask.key)
-        return read_only(np.zeros(len(self), np.int64)) if copies is None else copies
+        if copies is None:
+            hosts = self._hosts.get(ask.key, {})
+            copies = np.zeros(len(self.table) if hosts else len(self), np.int64)
+            if hosts:
+                copies[list(hosts)] = list(hosts.values())
+                copies = copies if self._chosen is None else copies[self._chosen]
+            self._copies[ask.key] = read_only(copies)
+        return copies
 
     def failures(self, ask: Ask) -> IntArray:
         """Return how often the ask's slot failed on each node."""
@@ -181,6 +203,7 @@ class Fleet:
             table=self.table,
             states=self.states,
             used=self._used.replaced(changed),
+            hosts=self._hosts,
             copies={**self._copies, ask.key: read_only(self.copies(ask) + added)},
             ports=ports,
             seed=self._seed,
@@ -197,6 +220,7 @@ class Fleet:
             table=self.table,
             states=read_only(self.states[rows]),
             used=Columns(RESOURCES, lambda name: used[name][rows]),
+            hosts=self._hosts,
             copies={key: read_only(copies[rows]) for key, copies in self._copies.items()},
             ports=TakenPorts(
                 by_port=self._ports.by_port, more={port: mask[rows] for port, mask in self._ports.more.items()}
@@ -206,15 +230,28 @@ class Fleet:
             chosen=read_only(every[rows]),
         )
 
-    def seeded(self, seed: int) -> Fleet:
-        """Return the same fleet with another beginning of `rng`."""
+    def counting(self, ask: Ask, copies: IntArray) -> Fleet:
+        """Return the fleet with more copies counted on each node whose resources are already taken."""
+        return self._with(self._seed, {**self._copies, ask.key: read_only(self.copies(ask) + copies)})
+
+    def next_group(self, seed: int) -> Fleet:
+        """Return the fleet as another group finds it: with its own seed, and all that was taken.
+
+        The copies that were added are no longer counted, so that a job of many groups does not carry a column for each.
+        Only for a fleet with all nodes.
+        """
+        ensure(self._chosen is None, "the next group is placed on all nodes")
+        return self._with(seed, {})
+
+    def _with(self, seed: int, copies: Mapping[tuple[str, str], IntArray]) -> Fleet:
         return Fleet(
             revision=self.revision,
             table=self.table,
             states=self.states,
             used=self._used,
-            copies=self._copies,
-            ports=self._ports,
+            hosts=self._hosts,
+            copies=copies,
+            ports=self._ports if copies else self._ports.folded(),
             seed=seed,
             chosen=self._chosen,
         )

@@ -157,18 +157,14 @@ class FleetState:
         """Return the fleet as it is now, which never changes; with the copies of one job, by its key."""
         count = len(self._nodes)
         used = {name: read_only(column[:count].copy()) for name, column in self._used.items()}
-        copies = {}
-        for group, by_row in self._copies.get(job or "", {}).items():
-            column = np.zeros(count, np.int64)
-            column[list(by_row)] = list(by_row.values())
-            copies[job or "", group] = read_only(column)
+        groups = self._copies.get(job, {}) if job is not None else {}
         self._ports_shared = True
         return Fleet(
             revision=revision,
             table=self._current_table(),
             states=read_only(self._states[:count].copy()),
             used=Columns(RESOURCES, used.__getitem__, used),
-            copies=copies,
+            hosts={(job, group): dict(by_row) for group, by_row in groups.items()} if job is not None else {},
             ports=TakenPorts(by_port=self._ports),
             seed=self.seed,
         )

@@ -101,6 +101,15 @@ class Plan:
     unplaced: tuple[PlacementFailure, ...] = ()
     all_or_nothing: tuple[str, ...] = ()
 
+    def by_group(self) -> list[tuple[int, IntArray]]:
+        """Return the position of each group with placements, and the positions of these, in the order of the plan."""
+        groups = self.placements.group
+        if not len(groups):
+            return []
+        order = np.argsort(groups, kind="stable")
+        starts = np.flatnonzero(np.diff(groups[order])) + 1
+        return [(int(groups[places[0]]), places) for places in np.split(order, starts)]
+
 
 @frozen(kw_only=True)
 class Conflict:

@@ -68,7 +68,7 @@ def verify(plan: Plan, live: FleetState, job: Job) -> Verdict:
     conflicts: list[Conflict] = []
     giving = _Giving(live, key)
     fleet = live.snapshot(plan.revision, job=key)
-    parts = _by_group(plan)
+    parts = plan.by_group()
     for position, places in parts:
         group = groups.get(plan.groups[position])
         if group is None:
@@ -86,7 +86,8 @@ def verify(plan: Plan, live: FleetState, job: Job) -> Verdict:
             giving.take_back(place)
         accepted[places] = keep
         if keep.any() and len(parts) > 1:
-            fleet = fleet.after(check.ask, np.bincount(rows[places[keep]], minlength=len(fleet)))
+            counts = np.bincount(rows[places[keep]], minlength=len(fleet))
+            fleet = fleet.after(check.ask, counts).next_group(position)
     ports = tuple(giving.ports.get(place, ()) for place in range(len(rows))) if giving.ports else ()
     return Verdict(accepted=accepted, rows=rows, ports=ports, conflicts=tuple(conflicts))
 
@@ -94,7 +95,7 @@ def verify(plan: Plan, live: FleetState, job: Job) -> Verdict:
 def claim(plan: Plan, verdict: Verdict, live: FleetState, job: Job) -> None:
     """Count the accepted placements of a plan in the live fleet."""
     groups = {group.name: group for group in job.groups}
-    for position, places in _by_group(plan):
+    for position, places in plan.by_group():
         taken = places[verdict.accepted[places]]
         group = groups[plan.groups[position]]
         if len(taken):
@@ -168,16 +169,6 @@ class _GroupCheck:
             name: int(self.fleet.free[name][row]) // amount for name, amount in ask.resources.items() if amount > 0
         }
         return min(rooms, key=rooms.__getitem__, default=GONE)
-
-
-def _by_group(plan: Plan) -> list[tuple[int, IntArray]]:
-    """Return the placements of each group, in the order of the plan."""
-    groups = plan.placements.group
-    if not len(groups):
-        return []
-    order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.append(True, np.diff(groups[order]) != 0))
-    return [(int(groups[places[0]]), places) for places in np.split(order, starts[1:])]
 
 
 class _Giving:
