@@ -24,7 +24,7 @@ TASK = {"name": "web", "config": {"command": "x"}, "driver": "binary"}
 
 
 @pytest.mark.parametrize("cls", value_classes(), ids=lambda cls: cls.__name__)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_every_value_survives_the_round_trip(cls: type, data: st.DataObject) -> None:
     """A value of any class of the model is the same after it was text."""
@@ -154,7 +154,7 @@ def test_a_list_is_a_list(wrong: object) -> None:
         codec.from_json(tuple[str, ...], wrong)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(cls=st.sampled_from(value_classes()), data=JSON_VALUES)
 def test_wrong_input_raises_one_error_only(cls: type, data: object) -> None:
     """Whatever JSON is given, it becomes a value or an InvalidRequest."""
@@ -164,7 +164,7 @@ def test_wrong_input_raises_one_error_only(cls: type, data: object) -> None:
         assert "found" in error.message  # noqa: PT017 - both ends are right
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_value_with_one_wrong_part_names_it(data: st.DataObject) -> None:
     """Any key of a valid value, replaced by any JSON value, gives a value or an error that names the key."""

@@ -182,7 +182,7 @@ def test_the_nearest_alternative_is_told() -> None:
     assert found({"a": 1}, {"anyOf": [one, other]}) == [Problem("config.a", "1", "text")]
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(JSON_VALUES, STRANGE_SCHEMAS)
 def test_any_schema_does_no_harm(value: Any, schema: Any) -> None:
     """A schema comes from a node and may be anything: checking ends, and only problems come of it."""
@@ -203,13 +203,13 @@ def test_a_schema_that_multiplies_ends() -> None:
     schema: Any = {"type": "null"}
     for _ in range(60):
         schema = {"anyOf": [schema, schema]}
-    assert found(3, schema) == []
+    assert Checker(steps=10_000).check(3, schema, "config") == []
 
 
 def test_very_many_mistakes_are_cut() -> None:
     """A config that is nothing but mistakes is told with the first thousand."""
-    assert len(found({"image": "x", "args": [1] * 100_000})) == 1000
-    assert len(found({f"k{index}": 1 for index in range(100_000)})) == 1000
+    assert len(found({"image": "x", "args": [1] * 10_000})) == 1000
+    assert len(found({f"k{index}": 1 for index in range(10_000)})) == 1000
 
 
 # ----------------------------------------------------------------------------------------------- with the nodes at hand

@@ -467,7 +467,7 @@ def test_every_field_wrong_in_every_way(table: dict[str, Any]) -> None:
     assert wrong > 50
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_any_json_anywhere(data: st.DataObject) -> None:
     """Any JSON value at any places of a job makes a job or an InvalidJob, and the job survives the wire."""
@@ -482,7 +482,7 @@ def test_any_json_anywhere(data: st.DataObject) -> None:
         assert parse_job(to_json(job)) == job
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from([*BRIEF, *SHORT, *BRIEF["groups"][0], "x", "jobs"]), JSON_VALUES))
 def test_any_table(table: dict[str, Any]) -> None:
     """Any table at all makes jobs or an InvalidJob."""

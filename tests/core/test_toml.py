@@ -113,7 +113,7 @@ def test_a_job_is_read_back_from_what_is_written(job: Job) -> None:
     assert loads_jobs(dumps_job(job)) == (job,)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.text() | st.text("[]{}=\"\n.a1 #'"))
 def test_any_text_is_jobs_or_mistakes(text: str) -> None:
     """No text makes anything else happen."""
