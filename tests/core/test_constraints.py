@@ -7,9 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from khonsu.core.conditions import OPERATORS
-from khonsu.core.constraints import REGEX_TEXT_MAX, compile_regex, matches, parse_version, problem, suits
-from khonsu.core.records import DriverInfo
-from tests.core.worlds import job_of, node
+from khonsu.core.constraints import REGEX_TEXT_MAX, compile_regex, matches, parse_version, problem
 
 
 @pytest.mark.parametrize(
@@ -134,14 +132,3 @@ def test_patterns_that_may_take_long_are_refused(pattern: str, words: str) -> No
 def test_plain_patterns_are_taken(pattern: str) -> None:
     """What people write for names and versions works as it does in Python."""
     assert compile_regex(pattern) == re.compile(pattern)
-
-
-def test_a_node_suits_by_pool_drivers_and_constraints() -> None:
-    """What is on a node does not matter, nor whether it is ready."""
-    job = job_of(constraints=["os = linux"])
-    group = job.groups[0]
-    assert suits(job, group, node(1))
-    assert not suits(job, group, node(1, attributes={"os": "darwin"}))
-    assert not suits(job, group, node(1, pool="gpu"))
-    assert not suits(job, group, node(1, drivers=()))
-    assert not suits(job, group, node(1, drivers=(DriverInfo(name="binary", healthy=False),)))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 
 from khonsu.core.ask import Ask
-from khonsu.core.constraints import suits
+from khonsu.core.constraints import matches
 from khonsu.core.feasible import eligible, feasible
 from khonsu.core.records import DriverInfo, Node
 from khonsu.core.states import Eligibility, NodeStatus
@@ -18,7 +18,9 @@ def fits_on(ask: Ask, world: World, each: Node) -> int:
     fleet = world.fleet
     row = fleet.ids.index(each.id)
     copies = int(fleet.copies(ask)[row])
-    if not (each.schedulable and suits(ask.job, ask.group, each)):
+    if not (each.schedulable and each.pool == ask.job.pool and each.drivers):
+        return 0
+    if not all(matches(one.operator, one.value, each.attribute(one.attribute)) for one in ask.job.constraints):
         return 0
     rooms = [int(fleet.free[name][row]) // amount for name, amount in ask.resources.items() if amount]
     if ask.group.max_per_node is not None:

@@ -42,7 +42,6 @@ def plan_of(job: Job, state: FleetState, *rows: int, groups: tuple[int, ...] | N
         placements=Placements(group=groups or (0,) * len(rows), slot=range(len(rows)), node=rows),
         score=np.zeros(len(rows)),
         nodes=state.snapshot(REVISION).ids,
-        layout=state.layout,
     )
 
 

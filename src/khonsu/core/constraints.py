@@ -25,9 +25,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from khonsu.core.job import Group, Job
-from khonsu.core.records import Node
-
 Predicate: TypeAlias = Callable[[str | None], bool]
 
 REGEX_TEXT_MAX = 128
@@ -70,19 +67,6 @@ def problem(operator: str, wanted: str) -> str | None:
     except ValueError as error:
         return str(error)
     return None
-
-
-def suits(job: Job, group: Group, node: Node) -> bool:
-    """Return whether a node could have a copy of a group, whatever is on it now: pool, drivers, constraints."""
-    drivers = {driver.name for driver in node.drivers if driver.healthy}
-    return (
-        node.pool == job.pool
-        and all(task.driver in drivers for task in group.tasks)
-        and all(
-            matches(each.operator, each.value, node.attribute(each.attribute))
-            for each in (*job.constraints, *group.constraints)
-        )
-    )
 
 
 @lru_cache(maxsize=4096)

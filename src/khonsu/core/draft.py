@@ -70,7 +70,6 @@ class Draft:
             ),
             score=np.concatenate([each.scores for each in placed]) if placed else (),
             nodes=self._snapshot.fleet.ids,
-            layout=self._snapshot.fleet.table.layout,
             stops=self._changes.stop,
             unplaced=tuple(self._unplaced),
             all_or_nothing=tuple(group.name for group in self._groups if group.gang),

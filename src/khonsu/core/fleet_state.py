@@ -24,7 +24,7 @@ PORT_MAX = 31_999
 class FleetState:
     """Nodes and what is used of them. Not for use by several threads at once; its snapshots are.
 
-    A node keeps its row until a node is removed: the last row then moves into the hole, and `layout` changes.
+    A node keeps its row until a node is removed: the last row then moves into the hole.
     """
 
     def __init__(self, *, seed: int = 0, port_min: int = PORT_MIN, port_max: int = PORT_MAX) -> None:
@@ -32,7 +32,6 @@ class FleetState:
         self.seed = seed
         self.port_min = port_min
         self.port_max = port_max
-        self.layout = 0
         self._nodes: list[Node] = []
         self._rows: dict[NodeId, int] = {}
         self._order: list[bytes] = []
@@ -92,7 +91,6 @@ class FleetState:
                 copies[row] = copies.pop(last)
         self._move_ports(row, last)
         self._moved = True
-        self.layout += 1
 
     @property
     def nodes(self) -> Mapping[NodeId, Node]:
@@ -240,7 +238,6 @@ class FleetState:
                 tuple(self._nodes),
                 rank,
                 self.port_max - self.port_min + 1,
-                layout=self.layout,
                 earlier=self._table if kept else None,
                 changed=tuple(self._changed),
             )

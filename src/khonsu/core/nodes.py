@@ -45,7 +45,7 @@ class Codes:
 
 
 class NodeTable:
-    """The nodes of a fleet as they are registered, one row each; `layout` changes when rows move."""
+    """The nodes of a fleet as they are registered, one row each."""
 
     def __init__(
         self,
@@ -53,7 +53,6 @@ class NodeTable:
         rank: IntArray,
         ports: int,
         *,
-        layout: int = 0,
         earlier: NodeTable | None = None,
         changed: Sequence[int] = (),
     ) -> None:
@@ -63,14 +62,15 @@ class NodeTable:
             nodes: The nodes; their status and eligibility are not looked at.
             rank: The place of each in the order that decides between equals.
             ports: How many ports each may be given.
-            layout: A number that is another when rows stand for other nodes than before.
             earlier: The table before a change, with the same rows, except for new ones at its end.
             changed: The rows that differ from it, the new ones included.
 
         """
         self.nodes = nodes
         self.rank = read_only(rank)
-        self.layout = layout
+        kept = earlier.ids if earlier is not None and len(earlier) == len(nodes) else None
+        self.ids: tuple[NodeId, ...] = kept if kept is not None else tuple(node.id for node in nodes)
+        """The ids by row; the same object as long as rows stand for the same nodes."""
         self._ports = ports
         self._columns: dict[str, Codes] = {}
         self._masks: dict[tuple[str, str, str], BoolArray] = {}
@@ -82,11 +82,6 @@ class NodeTable:
     def __len__(self) -> int:
         """Return the number of nodes."""
         return len(self.nodes)
-
-    @cached_property
-    def ids(self) -> tuple[NodeId, ...]:
-        """Return the ids by row."""
-        return tuple(node.id for node in self.nodes)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

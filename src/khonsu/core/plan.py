@@ -78,8 +78,7 @@ class Plan:
         groups: The names of the groups it places copies of.
         placements: The copies and their nodes.
         score: The score of each placement, when it was chosen.
-        nodes: The ids of the snapshot's nodes, by row.
-        layout: The layout of the fleet that the rows belong to.
+        nodes: The ids of the snapshot's nodes by row: `Fleet.ids`.
         stops: The allocations to stop.
         preemptions: The allocations of other jobs that have to make room.
         unplaced: For each group with copies that found no place: how many, and what refused the nodes.
@@ -95,7 +94,6 @@ class Plan:
     placements: Placements = field(factory=Placements)
     score: FloatArray = field(default=(), converter=_float64)
     nodes: tuple[NodeId, ...] = field(default=(), repr=False)
-    layout: int = 0
     stops: tuple[Stop, ...] = ()
     preemptions: tuple[AllocationId, ...] = ()
     unplaced: tuple[PlacementFailure, ...] = ()

@@ -62,12 +62,12 @@ def verify(plan: Plan, live: FleetState, job: Job) -> Verdict:
     """
     key = job_key(job.namespace, job.name)
     groups = {group.name: group for group in job.groups}
+    fleet = live.snapshot(plan.revision, job=key)
     nodes = plan.placements.node
-    rows = nodes.astype(np.int64) if plan.layout == live.layout else live.rows(plan.nodes)[nodes]
+    rows = nodes.astype(np.int64) if plan.nodes is fleet.ids else live.rows(plan.nodes)[nodes]
     accepted = np.zeros(len(rows), np.bool_)
     conflicts: list[Conflict] = []
     giving = _Giving(live, key)
-    fleet = live.snapshot(plan.revision, job=key)
     parts = plan.by_group()
     for position, places in parts:
         group = groups.get(plan.groups[position])
