@@ -10,6 +10,7 @@ from khonsu.core.feasible import eligible, feasible
 from khonsu.core.records import DriverInfo, Node
 from khonsu.core.states import Eligibility, NodeStatus
 from khonsu.errors import KhonsuError
+from khonsu.schedulers.fit import BinPack
 from tests.core.worlds import DEMAND, MIB, REVISION, World, allocation, ask_of, job_of, node, state_of, worlds
 
 
@@ -119,3 +120,12 @@ def test_a_wrong_constraint_is_an_error() -> None:
     ask = ask_of(job_of(constraints=["os regex (a+)+"]))
     with pytest.raises((ValueError, KhonsuError), match="repeats a group"):
         feasible(ask, state_of(node(0)).snapshot(REVISION))
+
+
+def test_absurd_amounts_fit_nowhere() -> None:
+    """They are no numbers that a column cannot hold, neither for the check nor for the score."""
+    ask = ask_of(job_of(demand={"cpu": 1, "memory": 2**80, "disk": 2**63}))
+    fleet = state_of(node(0, memory=2**50), node(1, memory=2**90, disk=-1)).snapshot(REVISION)
+    assert [feasible(ask, fleet).reasons(row) for row in (0, 1)] == [("memory", "disk"), ("disk",)]
+    assert BinPack().place(ask, fleet).tolist() == [-1, -1, -1]
+    assert np.isfinite(fleet.after(ask).share("memory")).all()

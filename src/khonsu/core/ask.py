@@ -14,6 +14,9 @@ from khonsu.core.records import Allocation, job_key
 PORTS = "ports"
 """The resource that stands for the ports that the control plane gives out."""
 
+AMOUNT_MAX = 2**60
+"""More than any node has, and little enough for a column to add two of them."""
+
 
 @frozen(kw_only=True)
 class Ask:
@@ -58,7 +61,8 @@ class Ask:
 
 def demand(group: Group) -> dict[str, int]:
     """Return what one copy of a group takes of a node: millicores, bytes, and how many ports are to be given to it."""
-    return {**group.demand(), PORTS: sum(port.host is None for port in group.ports)}
+    amounts = {**group.demand(), PORTS: sum(port.host is None for port in group.ports)}
+    return {name: min(amount, AMOUNT_MAX) for name, amount in amounts.items()}
 
 
 def make_ask(

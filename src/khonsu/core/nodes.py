@@ -14,6 +14,7 @@ import numpy as np
 from attrs import frozen
 
 from khonsu.core.arrays import BoolArray, IntArray, read_only
+from khonsu.core.ask import AMOUNT_MAX
 from khonsu.core.constraints import predicate
 from khonsu.core.ids import NodeId
 from khonsu.core.records import Node, Time
@@ -103,7 +104,10 @@ class NodeTable:
             "disk": [each.disk_bytes for each in resources],
             "ports": [self._ports] * len(resources),
         }
-        return {name: read_only(np.array(column, np.int64)) for name, column in columns.items()}
+        return {
+            name: read_only(np.array([min(max(amount, 0), AMOUNT_MAX) for amount in column], np.int64))
+            for name, column in columns.items()
+        }
 
     def known(self) -> dict[str, tuple[Codes, frozenset[int]]]:
         """Return every column that was ever made, with the rows that have changed since."""
