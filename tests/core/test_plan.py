@@ -82,7 +82,7 @@ def test_a_job_of_many_groups_is_planned() -> None:
     job = Job("web", groups=[group_of(f"g{number}", 4, 1, ports={"p": 1000 + number}) for number in range(1000)])
     plan = plan_of(job, state_of(node(0), node(1)))
     assert len(plan.placements) == 1000
-    assert np.bincount(plan.placements.node).tolist() == [1000]
+    assert len(set(plan.placements.node.tolist())) == 1
 
 
 def test_threads_may_plan_on_one_snapshot() -> None:

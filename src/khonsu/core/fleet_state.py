@@ -8,7 +8,7 @@ from hashlib import blake2b
 import numpy as np
 
 from khonsu.core.arrays import Columns, IntArray, read_only
-from khonsu.core.ask import PORTS
+from khonsu.core.ask import AMOUNT_MAX, PORTS
 from khonsu.core.fleet import RESOURCES, Fleet, TakenPorts
 from khonsu.core.ids import NodeId
 from khonsu.core.nodes import NodeTable, registration, state_code
@@ -34,11 +34,12 @@ class FleetState:
         self.port_max = port_max
         self._nodes: list[Node] = []
         self._rows: dict[NodeId, int] = {}
-        self._order: list[bytes] = []
+        self._order = np.zeros(16, np.uint64)
         self._table: NodeTable | None = None
         self._changed: set[int] = set()
         self._moved = True
         self._states = np.zeros(16, np.int8)
+        self._total = {name: np.zeros(16, np.int64) for name in RESOURCES}
         self._used = {name: np.zeros(16, np.int64) for name in RESOURCES}
         self._copies: dict[str, dict[str, dict[int, int]]] = {}  # by job, group and row
         self._ports: dict[int, int] = {}
@@ -61,13 +62,16 @@ class FleetState:
         if row is None:
             row = self._rows[node.id] = len(self._nodes)
             self._nodes.append(node)
-            self._order.append(blake2b(f"{self.seed}/{node.id}".encode(), digest_size=8).digest())
             self._grow(row + 1)
+            digest = blake2b(f"{self.seed}/{node.id}".encode(), digest_size=8).digest()
+            self._order[row] = int.from_bytes(digest, "little")
             self._changed.add(row)
         elif registration(self._nodes[row]) != registration(node):
             self._changed.add(row)
         self._nodes[row] = node
         self._states[row] = state_code(node)
+        for name, amount in self._resources(node).items():
+            self._total[name][row] = min(max(amount, 0), AMOUNT_MAX)
 
     def remove_node(self, node: NodeId) -> None:
         """Forget a node and all that is used of it; unknown ones are ignored."""
@@ -78,12 +82,13 @@ class FleetState:
             self._by_id, self._by_id_shared = dict(self._by_id), False
         del self._by_id[node]
         last = len(self._nodes) - 1
-        moved, order = self._nodes.pop(), self._order.pop()
+        moved = self._nodes.pop()
         if row != last:
-            self._nodes[row], self._order[row] = moved, order
+            self._nodes[row] = moved
             self._rows[moved.id] = row
-        self._states[row], self._states[last] = self._states[last], 0
-        for column in self._used.values():
+        self._states[row] = self._states[last]
+        self._order[row] = self._order[last]
+        for column in (*self._total.values(), *self._used.values()):
             column[row], column[last] = column[last], 0
         for copies in [copies for groups in self._copies.values() for copies in groups.values()]:
             copies.pop(row, None)
@@ -222,7 +227,14 @@ class FleetState:
         room = len(self._states)
         if rows > room:
             self._states = np.append(self._states, np.zeros(room, np.int8))
+            self._order = np.append(self._order, np.zeros(room, np.uint64))
+            self._total = {name: np.append(column, np.zeros(room, np.int64)) for name, column in self._total.items()}
             self._used = {name: np.append(column, np.zeros(room, np.int64)) for name, column in self._used.items()}
+
+    def _resources(self, node: Node) -> dict[str, int]:
+        found = node.resources
+        ports = self.port_max - self.port_min + 1
+        return {"cpu": found.cpu_millis, "memory": found.memory_bytes, "disk": found.disk_bytes, PORTS: ports}
 
     def _current_table(self) -> NodeTable:
         """Return the table of nodes, made anew only if a node changed in more than its state."""
@@ -231,13 +243,13 @@ class FleetState:
             if self._table is not None and kept and len(self._table) == len(self._nodes):
                 rank = self._table.rank
             else:
-                order = sorted(range(len(self._nodes)), key=self._order.__getitem__)
+                order = np.argsort(self._order[: len(self._nodes)], kind="stable")
                 rank = np.empty(len(order), np.int32)
                 rank[order] = np.arange(len(order), dtype=np.int32)
             self._table = NodeTable(
                 tuple(self._nodes),
                 rank,
-                self.port_max - self.port_min + 1,
+                {name: column[: len(self._nodes)].copy() for name, column in self._total.items()},
                 earlier=self._table if kept else None,
                 changed=tuple(self._changed),
             )

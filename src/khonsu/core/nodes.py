@@ -14,7 +14,6 @@ import numpy as np
 from attrs import frozen
 
 from khonsu.core.arrays import BoolArray, IntArray, read_only
-from khonsu.core.ask import AMOUNT_MAX
 from khonsu.core.constraints import predicate
 from khonsu.core.ids import NodeId
 from khonsu.core.records import Node, Time
@@ -52,7 +51,7 @@ class NodeTable:
         self,
         nodes: tuple[Node, ...],
         rank: IntArray,
-        ports: int,
+        total: Mapping[str, IntArray],
         *,
         earlier: NodeTable | None = None,
         changed: Sequence[int] = (),
@@ -62,7 +61,7 @@ class NodeTable:
         Args:
             nodes: The nodes; their status and eligibility are not looked at.
             rank: The place of each in the order that decides between equals.
-            ports: How many ports each may be given.
+            total: What each has of each resource.
             earlier: The table before a change, with the same rows, except for new ones at its end.
             changed: The rows that differ from it, the new ones included.
 
@@ -72,7 +71,7 @@ class NodeTable:
         kept = earlier.ids if earlier is not None and len(earlier) == len(nodes) else None
         self.ids: tuple[NodeId, ...] = kept if kept is not None else tuple(node.id for node in nodes)
         """The ids by row; the same object as long as rows stand for the same nodes."""
-        self._ports = ports
+        self.total = {name: read_only(column) for name, column in total.items()}
         self._columns: dict[str, Codes] = {}
         self._masks: dict[tuple[str, str, str], BoolArray] = {}
         self._outdated: dict[str, tuple[Codes, frozenset[int]]] = {}
@@ -93,21 +92,6 @@ class NodeTable:
     def rows(self) -> Mapping[NodeId, int]:
         """Return the row of each id."""
         return {node.id: row for row, node in enumerate(self.nodes)}
-
-    @cached_property
-    def total(self) -> Mapping[str, IntArray]:
-        """Return what each node has."""
-        resources = [node.resources for node in self.nodes]
-        columns = {
-            "cpu": [each.cpu_millis for each in resources],
-            "memory": [each.memory_bytes for each in resources],
-            "disk": [each.disk_bytes for each in resources],
-            "ports": [self._ports] * len(resources),
-        }
-        return {
-            name: read_only(np.array([min(max(amount, 0), AMOUNT_MAX) for amount in column], np.int64))
-            for name, column in columns.items()
-        }
 
     def known(self) -> dict[str, tuple[Codes, frozenset[int]]]:
         """Return every column that was ever made, with the rows that have changed since."""
