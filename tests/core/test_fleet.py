@@ -227,3 +227,15 @@ def test_what_a_group_asks_for_has_the_units_of_the_fleet() -> None:
     group = job_of(ports={"a": "dynamic", "b": 80, "c": "dynamic"}).groups[0]
     assert demand(group) == {**DEMAND, "ports": 2}
     assert set(demand(group)) == set(state_of().snapshot(REVISION).units)
+
+
+def test_columns_and_masks_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs with ever new attributes and values do not fill the memory."""
+    monkeypatch.setattr("khonsu.core.nodes.COLUMNS_MAX", 3)
+    monkeypatch.setattr("khonsu.core.nodes.MASKS_MAX", 3)
+    state = state_of(node(0, labels={f"l{number}": "x" for number in range(9)}))
+    fleet = state.snapshot(REVISION)
+    for number in range(9):
+        assert fleet.where(f"label.l{number}", "=", "x").tolist() == [True]
+        assert fleet.where(f"label.l{number}", "=", f"{number}").tolist() == [False]
+    assert len(fleet.table.known()) <= 3

@@ -20,6 +20,9 @@ from khonsu.core.records import Node, Time
 from khonsu.core.states import Eligibility, NodeStatus
 
 READY = 0
+COLUMNS_MAX = 1024
+MASKS_MAX = 8192
+"""So many columns of attributes and masks of conditions are kept; then all are forgotten, and made again when needed."""
 STATES = ("ready", "down", "draining", "ineligible")
 """What a node may be to a scheduler, by the code in the fleet's column; only the first may be given work."""
 
@@ -120,6 +123,8 @@ class NodeTable:
             holds = predicate(operator, value)
             # Codes are -1 where there is no value: the last place of the table of answers.
             answers = np.array([*(holds(text) for text in column.values), holds(None)], np.bool_)
+            if len(self._masks) >= MASKS_MAX:
+                self._masks.clear()
             mask = self._masks[key] = read_only(answers[column.codes])
         return mask
 
@@ -127,6 +132,9 @@ class NodeTable:
         column = self._columns.get(name)
         if column is None:
             earlier, rows = self._outdated.pop(name, (None, frozenset[int]()))
+            if len(self._columns) + len(self._outdated) >= COLUMNS_MAX:
+                self._columns.clear()
+                self._outdated.clear()
             column = self._columns[name] = _encode(self.nodes, value, earlier, rows)
         return column
 
