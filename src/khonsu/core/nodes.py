@@ -22,7 +22,7 @@ from khonsu.core.states import Eligibility, NodeStatus
 READY = 0
 COLUMNS_MAX = 1024
 MASKS_MAX = 8192
-"""So many columns of attributes and masks of conditions are kept; then all are forgotten, and made again when needed."""
+"""So many columns of attributes and masks of conditions are kept; then all are forgotten, and made again when asked."""
 STATES = ("ready", "down", "draining", "ineligible")
 """What a node may be to a scheduler, by the code in the fleet's column; only the first may be given work."""
 
