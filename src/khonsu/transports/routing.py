@@ -14,7 +14,7 @@ from attrs import frozen
 
 from khonsu.core.codec import parse_time, time_text
 from khonsu.core.operations import OPERATIONS, QUERY_KINDS, Direction, Kind, Operation
-from khonsu.core.units import format_duration, seconds
+from khonsu.core.units import seconds
 from khonsu.errors import InvalidRequest
 
 PREFIX: Final = "/api/v1"
@@ -123,7 +123,7 @@ def _to_text(name: str, value: object) -> str:
     if kind is Kind.INTEGER and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if kind is Kind.DURATION and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return format_duration(value)
+        return f"{value:.3f}".rstrip("0").rstrip(".") + "s"
     if kind is Kind.TIME and isinstance(value, (int, float)) and not isinstance(value, bool):
         return time_text(value)
     if kind is Kind.TEXT and isinstance(value, str):
