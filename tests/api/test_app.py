@@ -230,6 +230,7 @@ async def test_a_query_is_read_by_kind(query: str, body: dict[str, object]) -> N
         "wait=-1",
         "wait=inf",
         "wait=11m",
+        "wait=" + "9" * 308,
         "wait=" + "9" * 400,
         "cursor=%ff",
         "&".join(f"x{number}=" for number in range(101)),

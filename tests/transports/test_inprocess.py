@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from khonsu.abc.transport import Connection, Identity, Request
+from khonsu.abc.transport import Connection, Identity, Request, Response
 from khonsu.core.secret import Secret
-from khonsu.errors import InvalidRequest, KhonsuError, Unreachable
+from khonsu.errors import InvalidRequest, KhonsuError, NotFound, Unreachable
 from khonsu.testing import Counterpart, check_transport
 from khonsu.transports import inprocess
 from khonsu.transports.inprocess import InProcessTransport
@@ -121,6 +121,21 @@ async def test_a_failure_is_logged_with_its_inside(caplog: pytest.LogCaptureFixt
         with caplog.at_level(logging.ERROR), pytest.raises(KhonsuError, match=r"job\.revert failed"):
             await connection.call(revert)
     assert "a detail of the inside" in caplog.text
+
+
+class Grouping(Counterpart):
+    """Refuses out of a task group."""
+
+    async def call(self, request: Request, /) -> Response:
+        async with anyio.create_task_group():
+            raise NotFound("job", "web")
+
+
+async def test_a_refusal_out_of_a_task_group_is_one() -> None:
+    """A refusal that a task group of the handler wrapped is no failure."""
+    async with InProcessTransport(Grouping()).connect(None) as connection:
+        with pytest.raises(NotFound):
+            await connection.call(TELL)
 
 
 async def test_requests_that_make_no_sense_are_refused() -> None:

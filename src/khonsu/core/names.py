@@ -41,12 +41,12 @@ def check_text(text: str, path: str) -> tuple[Problem, ...]:
     return ()
 
 
-def check_labels(labels: Mapping[str, str], path: str) -> tuple[Problem, ...]:
+def check_labels(labels: Mapping[str, object], path: str) -> tuple[Problem, ...]:
     """Return every mistake in the labels of a node."""
     problems: list[Problem] = []
     for key, value in labels.items():
         if not NAME.fullmatch(key):
             problems.append(Problem(join(path, key), f"the label {show(key)}", NAME_EXPECTED))
-        if len(value) > LABEL_VALUE_MAX or not value.isprintable():
+        if not isinstance(value, str) or len(value) > LABEL_VALUE_MAX or not value.isprintable():
             problems.append(Problem(join(path, key), show(value), f"at most {LABEL_VALUE_MAX} printable characters"))
     return tuple(problems)

@@ -134,7 +134,7 @@ def _product(digits: str, unit: int) -> int:
 
 def format_duration(value: float) -> str:
     """Return seconds as people write them, for example `1m30s`; exact down to a millisecond."""
-    millis = round(value * 1000)
+    millis = round(value * 1000) if value < 2**53 else round(value) * 1000  # the largest floats have no thousandfold
     parts = []
     for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
         count, millis = divmod(millis, length)

@@ -10,6 +10,7 @@ import anyio
 
 from khonsu.abc.transport import ByteStream, Handler, Request
 from khonsu.errors import KhonsuError, Unavailable
+from khonsu.scopes import bare
 from khonsu.transports.wire import encode
 
 _log = logging.getLogger(__name__)
@@ -20,9 +21,10 @@ def guarded(operation: str) -> Generator[None, None, None]:
     """Let refusals through; anything else is logged here, and told to the caller without its inside."""
     try:
         yield
-    except KhonsuError:
-        raise
     except Exception as error:  # the outermost frame of a request: one that fails must not end the server
+        found = bare(error)
+        if isinstance(found, KhonsuError):
+            raise found from found.__cause__
         _log.exception("%s failed", operation)
         raise KhonsuError(
             f"{operation} failed for a reason inside the control plane",
