@@ -52,7 +52,9 @@ class Answers:
             if not isinstance(known, IdempotencyKey):
                 return await serve(call)
             if known.digest != call.digest:
-                raise Conflict("this idempotency key was used for another request", hint="use a new key for each request")
+                raise Conflict(
+                    "this idempotency key was used for another request", hint="use a new key for each request"
+                )
             return known.answer
         finally:
             del self._flying[key]

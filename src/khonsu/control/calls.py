@@ -144,7 +144,9 @@ class Call:
         except ValueError as error:
             raise InvalidRequest(f"after: {error}") from None
         if revision > durable:
-            raise HistoryGone(f"revision {revision} is not of this history, which is at {durable}", hint="read without `after` first")
+            raise HistoryGone(
+                f"revision {revision} is not of this history, which is at {durable}", hint="read without `after` first"
+            )
         return revision
 
     @property

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 from attrs import frozen
 
+from khonsu.abc.store import View
 from khonsu.abc.transport import ByteStream
 from khonsu.control.calls import Call
 from khonsu.control.state import State
 from khonsu.control.streams import CHUNKS_BUFFERED, DownStream
 from khonsu.core.codec import dumps
-from khonsu.core.records import Event
+from khonsu.core.records import Event, Record, key_of
 from khonsu.core.revision import ZERO, Revision
 from khonsu.errors import KhonsuError
 
@@ -87,16 +89,18 @@ class EventLog:
         while True:
             durable = self._state.durable
             while True:
-                page = await self._state.read(
-                    lambda view, key=last: view.find("event", after_key=key, limit=ROWS_PER_READ)  # type: ignore[misc]
-                )
+                page = await self._state.read(partial(_page, after=last))
                 for event in page:
                     if isinstance(event, Event) and event.revision > after and wanted.matches(event):
                         await send.send(dumps(event).encode() + b"\n")
                 if page:
-                    last = page[-1].id  # type: ignore[union-attr]
+                    last = key_of(page[-1])
                 if len(page) < ROWS_PER_READ:
                     break
             if not follow:
                 return
-            await self._state.wait_until(lambda seen=durable: self._state.newer(seen, "events"), "events")  # type: ignore[misc]
+            await self._state.wait_until(partial(self._state.newer, durable, "events"), "events")
+
+
+def _page(view: View, *, after: str | None) -> Sequence[Record]:
+    return view.find("event", after_key=after, limit=ROWS_PER_READ)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from khonsu.control.state import State
-from khonsu.core.mistakes import nearest
+from khonsu.core.names import nearest
 from khonsu.core.records import Allocation, JobRecord, job_key
 from khonsu.errors import Conflict, NotFound
 

@@ -43,9 +43,7 @@ class Gate:
     def issue(self, batch: Batch, role: Role, node: NodeId | None = None) -> Secret:
         """Make a credential that is stored with a batch, and return its text, which is shown once."""
         token = BearerToken.new(self._state.env.token_bytes)
-        batch.put(
-            Credential(id=token.id, role=role.value, node=node, secret_hash=token.digest(), created_at=batch.now)
-        )
+        batch.put(Credential(id=token.id, role=role.value, node=node, secret_hash=token.digest(), created_at=batch.now))
         return token.text()
 
     def admit(self, request: Request) -> tuple[Operation, Call]:
@@ -63,7 +61,8 @@ class Gate:
             raise InvalidRequest(f"there is no operation {request.operation!r}")
         if operation.role is not caller.role and operation.role is not Role.ANYBODY:
             raise NotAllowed(
-                f"{operation.name} is not for the role {caller.role}", hint=f"it takes a credential of the role {operation.role}"
+                f"{operation.name} is not for the role {caller.role}",
+                hint=f"it takes a credential of the role {operation.role}",
             )
         return operation, Call(request=request, caller=caller)
 
@@ -85,7 +84,8 @@ class Gate:
         record = self._state.tables.join_tokens.get(token.id)
         if record is None or not token.matches(record.secret_hash) or _over(record.expires_at, self._state.now()):
             raise Unauthenticated(
-                "the join token was used, has run out, or is of another control plane", hint="make a new one with `khonsu node invite`"
+                "the join token was used, has run out, or is of another control plane",
+                hint="make a new one with `khonsu node invite`",
             )
         return Caller(role=Role.JOIN, credential=token.id, join_token=token.id)
 

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from khonsu.abc.scheduler import Scheduler
 from khonsu.abc.store import Store
 from khonsu.abc.transport import Listener
 from khonsu.control.broker import Broker
 from khonsu.control.eventlog import EventLog
+from khonsu.control.forecasts import Forecasts
 from khonsu.control.gate import Gate
 from khonsu.control.handler import ControlHandler
 from khonsu.control.jobs import Jobs
 from khonsu.control.leases import Leases
 from khonsu.control.logs import Logs
+from khonsu.control.looks import Looks
 from khonsu.control.metrics import render
 from khonsu.control.nodes import Nodes
 from khonsu.control.planner import Planner
@@ -42,9 +43,11 @@ from khonsu.env import Env, SystemEnv
 from khonsu.errors import Unavailable
 from khonsu.scopes import Lifetime
 from khonsu.security.authority import Authority
+from khonsu.security.serving import server_context
 from khonsu.transports.inprocess import InProcessTransport
 
 if TYPE_CHECKING:
+    from khonsu.abc.scheduler import Scheduler
     from khonsu.client.client import Client
 
 WORKERS = 2
@@ -87,6 +90,7 @@ class ControlPlane(Lifetime):
         self._retention = retention if retention is not None else Retention()
         self._env = env if env is not None else SystemEnv()
         self._parts: Parts | None = None
+        self._loops: TaskGroup | None = None
         self.addresses: tuple[str, ...] = ()
         """Where the listeners serve, once they do."""
 
@@ -107,12 +111,15 @@ class ControlPlane(Lifetime):
             loops = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(loops.cancel_scope.cancel)
             parts.start(loops)
+            self._loops = loops
             stack.callback(parts.close)
             parts.handler.open = True
-            self.addresses = tuple([await stack.enter_async_context(one.serve(parts.handler)) for one in self._listeners])
+            self.addresses = tuple(
+                [await stack.enter_async_context(one.serve(parts.handler)) for one in self._listeners]
+            )
             task_status.started()
             await anyio.sleep_forever()  # noqa: TID251 - nothing is timed
-        
+
     async def _open_authority(self) -> Authority:
         if self._data_dir is None:
             return Authority.new(self._env)
@@ -136,12 +143,15 @@ class ControlPlane(Lifetime):
 
         if role != "admin":
             raise ValueError(f"role {role!r} is not supported yet; known is admin")
-        transport = InProcessTransport(self.parts.handler, credential=self.parts.gate.local(Role.OPERATOR))
-        return Client(transport, namespace=namespace)
+        return Client(self._transport(Role.OPERATOR), namespace=namespace)
 
     def transport(self) -> InProcessTransport:
         """Return a transport for an agent in this process; it may join without a token."""
-        return InProcessTransport(self.parts.handler, credential=self.parts.gate.local(Role.JOIN))
+        return self._transport(Role.JOIN)
+
+    def _transport(self, role: Role) -> InProcessTransport:
+        credential = self.parts.gate.local(role)
+        return InProcessTransport(self.parts.handler, credential=credential, task_group=self._loops)
 
     async def invite(
         self, *, name: str | None = None, labels: Mapping[str, str] | None = None, valid: DurationLike = "15m"
@@ -168,7 +178,8 @@ class Parts:
         self.leases = Leases(state)
         self.broker = Broker(state)
         self.nodes = Nodes(state, self.gate, self.sessions, authority.fingerprint)
-        self.planner = Planner(state, self.leases, schedulers)
+        self.looks = Looks(state, self.leases)
+        self.planner = Planner(state)
         self.schedulers = schedulers
         self.streams = Streams(state, self.sessions)
         self._authority = authority
@@ -178,7 +189,7 @@ class Parts:
     def start(self, loops: TaskGroup) -> None:
         """Start the loops."""
         for number in range(WORKERS):
-            loops.start_soon(Worker(number, self.state, self.broker, self.planner, self.schedulers).run)
+            loops.start_soon(Worker(number, self.state, self.broker, self.looks, self.planner, self.schedulers).run)
         loops.start_soon(Reaper(self.state, self.nodes, self.leases).run)
         loops.start_soon(Unblocker(self.state).run)
         loops.start_soon(self._pruner.run)
@@ -188,8 +199,9 @@ class Parts:
         self.handler.open = False
 
     def _handler(self) -> ControlHandler:
-        jobs = Jobs(self.state, self.planner, self.schedulers)
-        queries = Queries(self.state, self.nodes, self.planner)
+        queries = Queries(self.state, self.nodes)
+        jobs = Jobs(self.state, queries, self.schedulers)
+        forecasts = Forecasts(self.state, self.looks, jobs, self.schedulers)
         sync = Sync(self.state, self.nodes, self.sessions, self.leases)
         logs = Logs(self.state, self.streams)
         return ControlHandler(
@@ -197,8 +209,8 @@ class Parts:
             self.gate,
             calls={
                 "job.submit": jobs.submit,
-                "job.plan": jobs.plan,
-                "job.explain": jobs.explain,
+                "job.plan": forecasts.plan,
+                "job.explain": forecasts.explain,
                 "job.revert": jobs.revert,
                 "job.scale": jobs.scale,
                 "job.stop": jobs.stop,
@@ -226,6 +238,6 @@ class Parts:
                 "event.stream": EventLog(self.state).stream,
                 "node.stream": self.streams.answer,
             },
-            context=self._authority.server_context,
+            context=lambda hosts: server_context(self._authority, hosts, self.state.env),
             metrics=lambda: render(self.state, self.broker),
         )

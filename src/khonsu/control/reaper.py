@@ -68,7 +68,10 @@ class Reaper:
         self._braking = braking
         batch = self._state.batch()
         if braking:
-            batch.event("replacement-paused", "most nodes vanished at once: their copies are not replaced until some return or are removed")
+            batch.event(
+                "replacement-paused",
+                "most nodes vanished at once: their copies are not replaced until some return or are removed",
+            )
         else:
             batch.event("replacement-resumed")
             for allocation in self._state.tables.live_allocations():

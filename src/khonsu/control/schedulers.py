@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+
+import anyio
 
 from khonsu.errors import PluginError
 
@@ -22,6 +25,7 @@ class Schedulers:
                 raise PluginError(f"two schedulers are named {scheduler.name}")
             self._own[scheduler.name] = scheduler
         self._made: dict[str, Scheduler] = {}
+        self._turns: dict[str, anyio.Lock] = {}
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all that are known without looking at installed packages."""
@@ -48,3 +52,17 @@ class Schedulers:
 
             own = self._made[name] = resolve(name)()
         return own
+
+    @asynccontextmanager
+    async def turn(self, scheduler: Scheduler) -> AsyncGenerator[None, None]:
+        """Have a scheduler that learns plan and be told of the outcome before it plans again.
+
+        One that does not may plan for several workers at once.
+        """
+        from khonsu.abc.scheduler import Scheduler
+
+        if type(scheduler).observe is Scheduler.observe:
+            yield
+            return
+        async with self._turns.setdefault(scheduler.name, anyio.Lock()):
+            yield

@@ -20,7 +20,18 @@ from khonsu.abc.store import Change, Delete, Put, Store, Transaction, View
 from khonsu.control.batch import Batch
 from khonsu.control.tables import ACTIVE, HOT_KINDS, Tables
 from khonsu.core.ids import key_text, make_key
-from khonsu.core.records import Allocation, Evaluation, Event, JobRecord, JobVersion, Node, Record, Setting, Time, key_of
+from khonsu.core.records import (
+    Allocation,
+    Evaluation,
+    Event,
+    JobRecord,
+    JobVersion,
+    Node,
+    Record,
+    Setting,
+    Time,
+    key_of,
+)
 from khonsu.core.revision import ZERO, Revision
 from khonsu.env import Env
 from khonsu.errors import KhonsuError, StoreError, Unavailable, ensure
@@ -315,14 +326,18 @@ class State:
         self._flying = None
         group.end(error)
         self._open.end(error)
-        while self._failed is not None:
-            try:
-                await self.load()
-            except StoreError as again:
-                self._failed = again
-                await self.env.sleep(REBUILD_PAUSE_SECONDS)
+        while not await self._rebuild():
+            await self.env.sleep(REBUILD_PAUSE_SECONDS)
         for scope in list(self._waiters):
             self.wake(scope)
+
+    async def _rebuild(self) -> bool:
+        try:
+            await self.load()
+        except StoreError as error:
+            self._failed = error
+            return False
+        return True
 
 
 def _page(view: View, *, kind: str, after: str | None, equals: Mapping[str, object]) -> Sequence[Record]:

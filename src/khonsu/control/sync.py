@@ -133,9 +133,7 @@ class Sync:
             return
         scope = f"assign:{node.id}"
         with anyio.move_on_after(min(request.hold_seconds, HOLD_SECONDS_MAX)):
-            await self._state.wait_until(
-                lambda: bool(session.requests) or self._state.newer(seen, scope), scope
-            )
+            await self._state.wait_until(lambda: bool(session.requests) or self._state.newer(seen, scope), scope)
 
     def _response(self, node: Node, request: SyncRequest, session: Session, terms: LeaseTerms) -> SyncResponse:
         tables = self._state.tables

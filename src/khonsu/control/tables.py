@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from khonsu.core.ids import NodeId
 from khonsu.core.job import Group, Job
@@ -41,7 +41,7 @@ class Tables:
     def __init__(self) -> None:
         """Start empty."""
         self.settings: dict[str, Setting] = {}
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[NodeId, Node] = {}
         self.node_ids: dict[str, NodeId] = {}
         self.jobs: dict[str, JobRecord] = {}
         self.versions: defaultdict[str, dict[int, JobVersion]] = defaultdict(dict)
@@ -52,7 +52,7 @@ class Tables:
         self.node_allocations: defaultdict[str, dict[str, Allocation]] = defaultdict(dict)
         self.credentials: dict[str, Credential] = {}
         self.join_tokens: dict[str, JoinToken] = {}
-        self._by_kind: dict[str, Mapping[str, Record]] = {
+        self._by_kind: dict[str, Mapping[Any, Record]] = {
             "setting": self.settings,
             "node": self.nodes,
             "job": self.jobs,
@@ -121,7 +121,7 @@ class Tables:
             case JobVersion():
                 _discard(self.versions, record.job, record.version)
             case Node():
-                del self.nodes[key]
+                del self.nodes[record.id]
                 if self.node_ids.get(record.name) == key:
                     del self.node_ids[record.name]
             case Credential():

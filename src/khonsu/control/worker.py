@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from khonsu.control.broker import Broker
-from khonsu.control.planner import Planner
+from khonsu.control.looks import Looks, Scene
+from khonsu.control.planner import Planner, Result
+from khonsu.control.purge import purge
 from khonsu.control.schedulers import Schedulers
 from khonsu.control.state import State
-from khonsu.core.changes import Changes
 from khonsu.core.records import Evaluation
 from khonsu.env import Worker as Thread
-from khonsu.errors import KhonsuError, StoreError
+from khonsu.errors import KhonsuError, StoreError, Unavailable
+
+if TYPE_CHECKING:
+    from khonsu.abc.scheduler import Scheduler
+    from khonsu.core.plan import Plan
 
 ATTEMPTS_MAX = 20
-"""So often a plan is made anew at once when others were quicker; then its evaluation goes back to the queue."""
+"""So often a plan is made anew at once when others were quicker; then its job is looked at again later."""
 
 RETRY_SECONDS = 5.0
 STORE_RETRY_SECONDS = 0.5
@@ -21,11 +28,14 @@ STORE_RETRY_SECONDS = 0.5
 class Worker:
     """Takes evaluations from the broker. Several run side by side, each with a thread for its schedulers."""
 
-    def __init__(self, number: int, state: State, broker: Broker, planner: Planner, schedulers: Schedulers) -> None:
+    def __init__(  # the parts it joins
+        self, number: int, state: State, broker: Broker, looks: Looks, planner: Planner, schedulers: Schedulers
+    ) -> None:
         """Wire it."""
         self._number = number
         self._state = state
         self._broker = broker
+        self._looks = looks
         self._planner = planner
         self._schedulers = schedulers
 
@@ -36,7 +46,7 @@ class Worker:
                 evaluation = await self._broker.take()
                 try:
                     await self._evaluate(evaluation, thread)
-                except StoreError:
+                except (StoreError, Unavailable):
                     # Nothing was written: the evaluation is still pending, and is taken again.
                     await self._state.env.sleep(self._state.env.jittered(STORE_RETRY_SECONDS))
                 finally:
@@ -44,31 +54,62 @@ class Worker:
 
     async def _evaluate(self, evaluation: Evaluation, thread: Thread) -> None:
         """Plan and commit until everything fits or is known not to."""
-        for _ in range(ATTEMPTS_MAX):
-            look = self._planner.look(evaluation)
-            if look is None:
-                return
-            try:
-                settled = await self._attempt(evaluation, look, thread)
-            except StoreError:
-                raise
-            except KhonsuError as error:
-                await self._planner.give_up(evaluation, str(error), RETRY_SECONDS)
-                return
-            except Exception as error:  # noqa: BLE001 - a scheduler is a stranger's code
-                await self._planner.give_up(evaluation, f"{type(error).__name__}: {error}", RETRY_SECONDS)
-                return
-            if settled:
-                return
-        await self._planner.give_up(evaluation, "other schedulers were quicker each time", RETRY_SECONDS)
+        try:
+            for _ in range(ATTEMPTS_MAX):
+                record = self._state.tables.jobs.get(evaluation.job)
+                if record is None or await purge(self._state, record):
+                    await self._planner.cancel(evaluation, "the job is gone")
+                    return
+                if (await self._attempt(evaluation, self._looks.at(record), thread)).settled:
+                    return
+        except (StoreError, Unavailable):
+            raise
+        except KhonsuError as error:
+            await self._planner.give_up(evaluation, str(error), RETRY_SECONDS)
+        except Exception as error:  # noqa: BLE001 - a scheduler is a stranger's code
+            await self._planner.give_up(evaluation, f"{type(error).__name__}: {error}", RETRY_SECONDS)
+        else:
+            await self._planner.give_up(evaluation, "other schedulers were quicker each time", RETRY_SECONDS)
 
-    async def _attempt(self, evaluation: Evaluation, changes: Changes, thread: Thread) -> bool:
-        """Make one plan and commit it; return whether nothing is left to be done."""
-        if not changes.place:
-            return await self._planner.commit(evaluation, changes, None)
-        snapshot = self._planner.snapshot(evaluation)
-        scheduler = self._schedulers.get(self._planner.spec(evaluation).scheduler)
-        plan = await thread.run(scheduler.schedule, evaluation, snapshot, changes)
-        outcome = await self._planner.commit(evaluation, changes, plan)
-        scheduler.observe(outcome)
-        return not outcome.rejected
+    async def _attempt(self, evaluation: Evaluation, scene: Scene, thread: Thread) -> Result:
+        """Make one plan and commit it."""
+        if not scene.changes.place:
+            return await self._planner.commit(evaluation, scene, None)
+        scheduler = self._schedulers.get(scene.spec.scheduler)
+        async with self._schedulers.turn(scheduler):
+            plan = await self._plan(evaluation, scene, scheduler, thread)
+            if crowded := _without_room(scene, plan):
+                # There is no room beside the old copies of these slots: there the old copy stops first.
+                scene = self._looks.at(scene.record, no_room=crowded)
+                plan = await self._plan(evaluation, scene, scheduler, thread)
+            result = await self._planner.commit(evaluation, scene, plan)
+            if not result.stale:
+                _tell(scheduler, evaluation, result)
+            return result
+
+    async def _plan(self, evaluation: Evaluation, scene: Scene, scheduler: Scheduler, thread: Thread) -> Plan:
+        return await thread.run(scheduler.schedule, evaluation, self._looks.snapshot(scene.record), scene.changes)
+
+
+def _without_room(scene: Scene, plan: Plan) -> frozenset[tuple[str, int]]:
+    """Return the slots whose new copy found no place beside the one it replaces."""
+    beside = {(place.group, place.slot) for place in scene.changes.place if place.replaces}
+    if not beside:
+        return frozenset()
+    placed = zip(plan.placements.group.tolist(), plan.placements.slot.tolist(), strict=True)
+    return frozenset(beside - {(plan.groups[group], slot) for group, slot in placed})
+
+
+def _tell(scheduler: Scheduler, evaluation: Evaluation, result: Result) -> None:
+    """Let a scheduler learn what became of its plan."""
+    from khonsu.core.plan import Outcome
+
+    scheduler.observe(
+        Outcome(
+            evaluation=evaluation.id,
+            revision=result.revision,
+            accepted=result.accepted,
+            rejected=result.rejected,
+            conflicts=result.conflicts,
+        )
+    )

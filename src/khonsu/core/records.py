@@ -57,6 +57,8 @@ class JobRecord(Value):
     version: int
     status: JobStatus = JobStatus.PENDING
     stopped: bool = False
+    purge: bool = False
+    """Whether a stopped job is forgotten as soon as its copies have ended."""
     stable_version: int | None = None
     created_at: Time
     submitted_at: Time
@@ -77,7 +79,9 @@ class JobVersion(Value):
     version: int
     spec: Job
     created_at: Time
-    origin: str = "submit"  # submit, scale, revert, rerun
+    origin: str = "submit"  # submit, scale, revert
+    failed_version: int | None = None
+    """For a revert that Khonsu made by itself: the version whose rollout failed."""
     message: str = ""
     stable: bool = False
 
@@ -234,6 +238,8 @@ class Node(Value):
     status: NodeStatus = NodeStatus.READY
     eligibility: Eligibility = Eligibility.ELIGIBLE
     labels: Mapping[str, str] = field(factory=dict)
+    granted_labels: Mapping[str, str] = field(factory=dict)
+    """Those of `labels` that the invitation gave it: the agent cannot change them."""
     attributes: Mapping[str, str] = field(factory=dict)
     """What the agent found, by bare name (`os`, `arch`, `kernel.version`, `driver.binary.version`)."""
     resources: NodeResources

@@ -28,7 +28,6 @@ class Submission(Value):
     run: int
     outcome: Outcome
     revision: Revision
-    evaluation: str | None = None
     warnings: tuple[str, ...] = ()
     """For example that this count overrides an earlier `scale`."""
 

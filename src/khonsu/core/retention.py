@@ -10,6 +10,7 @@ from khonsu.core.records import Allocation, JobRecord, JobVersion
 from khonsu.core.states import JobStatus
 from khonsu.core.units import seconds
 
+HOUR = 3600.0
 _ENDED = (JobStatus.COMPLETE, JobStatus.FAILED, JobStatus.STOPPED)
 
 
@@ -29,14 +30,14 @@ class Retention:
 
     """
 
-    allocations_seconds: float = field(default="24h", converter=seconds, alias="allocations")
+    allocations_seconds: float = field(default=24 * HOUR, converter=seconds, alias="allocations")
     allocations_max: int = 1_000
     versions_max: int = 20
-    jobs_seconds: float = field(default="7d", converter=seconds, alias="jobs")
-    evaluations_seconds: float = field(default="1h", converter=seconds, alias="evaluations")
-    events_seconds: float = field(default="7d", converter=seconds, alias="events")
+    jobs_seconds: float = field(default=7 * 24 * HOUR, converter=seconds, alias="jobs")
+    evaluations_seconds: float = field(default=1 * HOUR, converter=seconds, alias="evaluations")
+    events_seconds: float = field(default=7 * 24 * HOUR, converter=seconds, alias="events")
     events_max: int = 100_000
-    answers_seconds: float = field(default="24h", converter=seconds, alias="answers")
+    answers_seconds: float = field(default=24 * HOUR, converter=seconds, alias="answers")
 
 
 def latest(allocations: Iterable[Allocation]) -> dict[tuple[str, int], Allocation]:

@@ -1,0 +1,126 @@
+"""Forecasts: what a submit would change, and why copies are where they are. Nothing here is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from khonsu.control.calls import Call
+from khonsu.control.find import find_job
+from khonsu.control.jobs import Jobs
+from khonsu.control.looks import Looks
+from khonsu.control.schedulers import Schedulers
+from khonsu.control.state import State
+from khonsu.core import intake
+from khonsu.core.changes import Changes
+from khonsu.core.codec import to_json
+from khonsu.core.diff import diff_jobs
+from khonsu.core.ids import EvaluationId
+from khonsu.core.intake import Decision
+from khonsu.core.job import Job
+from khonsu.core.records import Allocation, Evaluation, job_key
+from khonsu.core.results import Explanation, GroupPlan, JobPlan
+
+if TYPE_CHECKING:
+    from khonsu.abc.scheduler import Scheduler
+    from khonsu.core.plan import Plan, Snapshot
+
+
+class Forecasts:
+    """Serves `job.plan` and `job.explain`; schedulers run on threads of their own."""
+
+    def __init__(self, state: State, looks: Looks, jobs: Jobs, schedulers: Schedulers) -> None:
+        """Look at a state."""
+        self._state = state
+        self._looks = looks
+        self._jobs = jobs
+        self._schedulers = schedulers
+
+    async def plan(self, call: Call) -> Mapping[str, Any]:
+        """Serve `job.plan`."""
+        spec = await self._jobs.read(call)
+        key = job_key(spec.namespace, spec.name)
+        tables = self._state.tables
+        record = tables.jobs.get(key)
+        before = None if record is None else tables.spec(key, record.version)
+        decision = intake.submit(record, tables.versions.get(key, {}), spec, self._state.now(), rerun=True)
+        changes = self._looks.changes(decision.record, spec, origin="submit")
+        snapshot = self._looks.snapshot(decision.record, {decision.record.version: spec})
+        scheduler = self._schedulers.get(spec.scheduler)
+        plan, explanation = await self._state.env.run_blocking(_forecast, scheduler, snapshot, changes, spec)
+        answer: Mapping[str, Any] = to_json(
+            JobPlan(
+                namespace=spec.namespace,
+                job=spec.name,
+                outcome=decision.outcome,
+                diff=diff_jobs(before, spec) if decision.outcome != "unchanged" else (),
+                groups=tuple(self._groups(spec, decision, changes, plan)),
+                explanation=explanation,
+            )
+        )
+        await self._state.settled()
+        return answer
+
+    def _groups(self, spec: Job, decision: Decision, changes: Changes, plan: Plan) -> list[GroupPlan]:
+        """Return what happens to each group, those that go away last."""
+        live = [one for one in self._state.tables.allocations_of(decision.record.key) if one.live]
+        stopped = {stop.allocation for stop in changes.stop}
+        placed: dict[str, int] = {}
+        for group in plan.placements.group.tolist():
+            placed[plan.groups[group]] = placed.get(plan.groups[group], 0) + 1
+        lacking = {failure.group: failure.wanted - failure.placed for failure in plan.unplaced}
+        names = dict.fromkeys([*(group.name for group in spec.groups), *(one.group for one in live)])
+        return [_group(name, live, stopped, placed.get(name, 0), lacking.get(name, 0), changes) for name in names]
+
+    async def explain(self, call: Call) -> Mapping[str, Any]:
+        """Serve `job.explain`."""
+        record = find_job(self._state, call.namespace, call.text("name"))
+        spec = self._state.tables.spec(record.key, record.version)
+        snapshot = self._looks.snapshot(record)
+        scheduler = self._schedulers.get(spec.scheduler)
+        explanation = await self._state.env.run_blocking(_explain, scheduler, snapshot)
+        if record.stopped:
+            explanation = evolve(explanation, message="the job is stopped")
+        await self._state.settled()
+        answer: Mapping[str, Any] = to_json(explanation)
+        return answer
+
+
+def _group(
+    name: str, live: list[Allocation], stopped: set[Any], placed: int, lacking: int, changes: Changes
+) -> GroupPlan:
+    ours = [one for one in live if one.group == name]
+    ending = sum(one.id in stopped for one in ours)
+    # A copy that is replaced counts as one update, not as a stop and a start.
+    replaced = {place.previous.id for place in changes.place if place.group == name and place.previous is not None}
+    updates = sum(one.id in replaced for one in ours)
+    return GroupPlan(
+        group=name,
+        place=max(0, placed - updates),
+        stop=ending,
+        update=updates,
+        keep=len(ours) - ending - updates,
+        unplaced=lacking,
+    )
+
+
+def _forecast(scheduler: Scheduler, snapshot: Snapshot, changes: Changes, spec: Job) -> tuple[Plan, Explanation]:
+    from khonsu.core.explain import explain
+
+    evaluation = Evaluation(
+        id=EvaluationId("forecast"),
+        job=snapshot.job.key,
+        priority=spec.priority,
+        trigger="plan",
+        created_at=snapshot.job.submitted_at,
+    )
+    plan = scheduler.schedule(evaluation, snapshot, changes)
+    return plan, explain(scheduler, snapshot, plan)
+
+
+def _explain(scheduler: Scheduler, snapshot: Snapshot) -> Explanation:
+    from khonsu.core.explain import explain
+
+    return explain(scheduler, snapshot)
