@@ -127,8 +127,12 @@ class Grouping(Counterpart):
     """Refuses out of a task group."""
 
     async def call(self, request: Request, /) -> Response:
-        async with anyio.create_task_group():
-            raise NotFound("job", "web")
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._lose)
+        return await super().call(request)
+
+    async def _lose(self) -> None:
+        raise NotFound("job", "web")
 
 
 async def test_a_refusal_out_of_a_task_group_is_one() -> None:
