@@ -68,9 +68,9 @@ class Batch:
         if known is None or not_before < known.not_before:
             self.looks[job] = Look(trigger, priority, not_before)
 
-    def event(  # noqa: PLR0913 - what an event may be about
+    def event(
         self,
-        type: str,  # noqa: A002 - the field's name
+        type: str,
         message: str = "",
         *,
         job: JobRecord | None = None,

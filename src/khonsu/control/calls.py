@@ -192,4 +192,4 @@ Operate = Callable[[Call], Awaitable[Mapping[str, Any]]]
 
 def _shown(value: object) -> str:
     text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - enough to recognise it
+    return text if len(text) <= 60 else text[:57] + "..."

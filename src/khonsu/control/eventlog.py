@@ -31,6 +31,7 @@ class _Wanted:
     job: str | None
     node: str | None
     types: frozenset[str]
+    follow: bool
 
     def matches(self, event: Event) -> bool:
         """Return whether an event is among them."""
@@ -63,28 +64,26 @@ class EventLog:
             call.optional_text("job"),
             call.optional_text("node"),
             frozenset() if types == "-" else frozenset(types.split(",")),
+            call.flag("follow"),
         )
         after = call.after(self._state.durable) or ZERO
-        follow = call.flag("follow")
         send, receive = anyio.create_memory_object_stream[bytes](CHUNKS_BUFFERED)
         async with receive, anyio.create_task_group() as tasks:
             stream = DownStream(receive)
-            tasks.start_soon(self._feed, send, stream, wanted, after, follow)
+            tasks.start_soon(self._feed, send, stream, wanted, after)
             yield stream
             tasks.cancel_scope.cancel()
 
-    async def _feed(  # noqa: PLR0913 - passed to a task as they are
-        self, send: MemoryObjectSendStream[bytes], stream: DownStream, wanted: _Wanted, after: Revision, follow: bool
+    async def _feed(
+        self, send: MemoryObjectSendStream[bytes], stream: DownStream, wanted: _Wanted, after: Revision
     ) -> None:
         async with send:
             try:
-                await self._send_all(send, wanted, after, follow=follow)
+                await self._send_all(send, wanted, after)
             except KhonsuError as error:
                 stream.error = error
 
-    async def _send_all(
-        self, send: MemoryObjectSendStream[bytes], wanted: _Wanted, after: Revision, *, follow: bool
-    ) -> None:
+    async def _send_all(self, send: MemoryObjectSendStream[bytes], wanted: _Wanted, after: Revision) -> None:
         last: str | None = None
         while True:
             durable = self._state.durable
@@ -97,7 +96,7 @@ class EventLog:
                     last = key_of(page[-1])
                 if len(page) < ROWS_PER_READ:
                     break
-            if not follow:
+            if not wanted.follow:
                 return
             await self._state.wait_until(partial(self._state.newer, durable, "events"), "events")
 

@@ -66,13 +66,12 @@ class Forecasts:
     def _groups(self, spec: Job, decision: Decision, changes: Changes, plan: Plan) -> list[GroupPlan]:
         """Return what happens to each group, those that go away last."""
         live = [one for one in self._state.tables.allocations_of(decision.record.key) if one.live]
-        stopped = {stop.allocation for stop in changes.stop}
         placed: dict[str, int] = {}
         for group in plan.placements.group.tolist():
             placed[plan.groups[group]] = placed.get(plan.groups[group], 0) + 1
         lacking = {failure.group: failure.wanted - failure.placed for failure in plan.unplaced}
         names = dict.fromkeys([*(group.name for group in spec.groups), *(one.group for one in live)])
-        return [_group(name, live, stopped, placed.get(name, 0), lacking.get(name, 0), changes) for name in names]
+        return [_group(name, live, changes, placed=placed.get(name, 0), lacking=lacking.get(name, 0)) for name in names]
 
     async def explain(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.explain`."""
@@ -88,10 +87,9 @@ class Forecasts:
         return answer
 
 
-def _group(
-    name: str, live: list[Allocation], stopped: set[Any], placed: int, lacking: int, changes: Changes
-) -> GroupPlan:
+def _group(name: str, live: list[Allocation], changes: Changes, *, placed: int, lacking: int) -> GroupPlan:
     ours = [one for one in live if one.group == name]
+    stopped = {stop.allocation for stop in changes.stop}
     ending = sum(one.id in stopped for one in ours)
     # A copy that is replaced counts as one update, not as a stop and a start.
     replaced = {place.previous.id for place in changes.place if place.group == name and place.previous is not None}

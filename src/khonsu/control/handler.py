@@ -22,7 +22,7 @@ Open = Callable[[Call], AbstractAsyncContextManager[ByteStream]]
 class ControlHandler(Handler):
     """Admits requests at the gate and hands them to whoever serves the operation."""
 
-    def __init__(  # noqa: PLR0913 - the parts it joins
+    def __init__(
         self,
         state: State,
         gate: Gate,

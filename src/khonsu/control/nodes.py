@@ -14,13 +14,13 @@ from khonsu.control.sessions import Sessions
 from khonsu.control.state import State
 from khonsu.core.codec import from_json, to_json
 from khonsu.core.ids import NodeId
+from khonsu.core.names import check_labels, check_name, nearest
 from khonsu.core.operations import Role
 from khonsu.core.protocol import PROTOCOL, JoinRequest, JoinResponse, NodeFacts, speaks
 from khonsu.core.records import JoinToken, Node, Time
 from khonsu.core.results import Invitation
 from khonsu.core.states import ALLOCATION, NODE, AllocationStatus, Eligibility, NodeStatus
 from khonsu.core.units import DurationLike, seconds
-from khonsu.core.names import check_labels, check_name, nearest
 from khonsu.errors import Conflict, InvalidRequest, NotFound
 from khonsu.security.fingerprint import Fingerprint
 from khonsu.security.tokens import JoinToken as Invited

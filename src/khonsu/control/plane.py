@@ -68,7 +68,7 @@ class ControlPlane(Lifetime):
 
     """
 
-    def __init__(  # noqa: D417 - the class documents them
+    def __init__(
         self,
         *,
         store: Store,
@@ -118,7 +118,7 @@ class ControlPlane(Lifetime):
                 [await stack.enter_async_context(one.serve(parts.handler)) for one in self._listeners]
             )
             task_status.started()
-            await anyio.sleep_forever()  # noqa: TID251 - nothing is timed
+            await anyio.sleep_forever()
 
     async def _open_authority(self) -> Authority:
         if self._data_dir is None:
@@ -139,7 +139,7 @@ class ControlPlane(Lifetime):
 
     def client(self, *, namespace: str = "default", role: str = "admin") -> Client:
         """Return a client of this control plane, in this process."""
-        from khonsu.client.client import Client  # noqa: PLC0415 - the client is not needed to serve
+        from khonsu.client.client import Client
 
         if role != "admin":
             raise ValueError(f"role {role!r} is not supported yet; known is admin")
@@ -189,7 +189,15 @@ class Parts:
     def start(self, loops: TaskGroup) -> None:
         """Start the loops."""
         for number in range(WORKERS):
-            loops.start_soon(Worker(number, self.state, self.broker, self.looks, self.planner, self.schedulers).run)
+            worker = Worker(
+                number,
+                state=self.state,
+                broker=self.broker,
+                looks=self.looks,
+                planner=self.planner,
+                schedulers=self.schedulers,
+            )
+            loops.start_soon(worker.run)
         loops.start_soon(Reaper(self.state, self.nodes, self.leases).run)
         loops.start_soon(Unblocker(self.state).run)
         loops.start_soon(self._pruner.run)

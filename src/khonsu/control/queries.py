@@ -17,8 +17,8 @@ from khonsu.core.outcome import blocking, job_result
 from khonsu.core.protocol import PROTOCOL
 from khonsu.core.records import Allocation, Event, JobRecord
 from khonsu.core.results import JobInfo, SystemStatus
-from khonsu.core.status import current_allocations, group_summaries, latest_first
 from khonsu.core.states import NodeStatus
+from khonsu.core.status import current_allocations, group_summaries, latest_first
 
 T = TypeVar("T")
 

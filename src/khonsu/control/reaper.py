@@ -55,7 +55,7 @@ class Reaper:
         return {node for node in self._owed if node not in self._state.tables.nodes}
 
     def _end_drain(self, batch: Batch, node: Node) -> None:
-        """A node that has nothing left to move is done: it gets no new work until somebody says so."""
+        """End the drain of a node that has nothing left to move; it gets no new work until somebody says so."""
         if node.status is NodeStatus.READY and not any(a.live for a in self._state.tables.allocations_on(node.id)):
             batch.put(evolve(node, eligibility=Eligibility.INELIGIBLE, drain_deadline_at=None, last_seen=None))
             batch.event("node-drained", node=node)

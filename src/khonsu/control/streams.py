@@ -1,5 +1,7 @@
-"""Streams from agents: what the control plane wants of an agent travels as a request on the agent's watch, and comes
-back as a stream that the agent opens.
+"""Streams from agents.
+
+What the control plane wants of an agent travels as a request on the agent's watch, and comes back as a stream that the
+agent opens.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ class Tables:
         """Return the spec of a version that is known to be there."""
         record = self.versions[job].get(version)
         ensure(record is not None, f"job {job} has version {version}")
-        assert record is not None  # noqa: S101 - for the type checker; `ensure` has spoken
+        assert record is not None
         return record.spec
 
     def specs(self, job: str) -> Mapping[int, Job]:
@@ -173,7 +173,7 @@ class Tables:
         """Return the spec of the group that an allocation is a copy of."""
         group = self.spec(allocation.job_key, allocation.version).group(allocation.group)
         ensure(group is not None, f"version {allocation.version} of {allocation.job_key} has group {allocation.group}")
-        assert group is not None  # noqa: S101 - for the type checker; `ensure` has spoken
+        assert group is not None
         return group
 
     def load(self, records: Iterable[Record]) -> None:

@@ -28,8 +28,15 @@ STORE_RETRY_SECONDS = 0.5
 class Worker:
     """Takes evaluations from the broker. Several run side by side, each with a thread for its schedulers."""
 
-    def __init__(  # the parts it joins
-        self, number: int, state: State, broker: Broker, looks: Looks, planner: Planner, schedulers: Schedulers
+    def __init__(
+        self,
+        number: int,
+        *,
+        state: State,
+        broker: Broker,
+        looks: Looks,
+        planner: Planner,
+        schedulers: Schedulers,
     ) -> None:
         """Wire it."""
         self._number = number
