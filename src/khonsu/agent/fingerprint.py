@@ -66,8 +66,12 @@ def node_facts(
     labels: Mapping[str, str],
     resources: Resources | None,
     address: str,
+    journal: str | None = None,
 ) -> NodeFacts:
-    """Return all that the control plane is told of a node."""
+    """Return all that the control plane is told of a node; `journal` is what was wrong with the agent's."""
+    attributes = attributes_of(machine, drivers, cgroups)
+    if journal is not None:
+        attributes["journal.damaged"] = journal
     found = NodeResources(
         cpu_millis=machine.cpu_millis, memory_bytes=machine.memory_bytes, disk_bytes=machine.disk_bytes
     )
@@ -75,7 +79,7 @@ def node_facts(
         found = evolve(found, cpu_millis=resources.cpu_millis, memory_bytes=resources.memory_bytes)
     return NodeFacts(
         labels=dict(labels),
-        attributes=attributes_of(machine, drivers, cgroups),
+        attributes=attributes,
         resources=found,
         drivers=drivers,
         address=address,

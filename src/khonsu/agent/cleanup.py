@@ -1,0 +1,142 @@
+"""Clearing up: what is left of allocations that have ended is kept for its logs, for a while."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import anyio
+from attrs import frozen
+
+from khonsu.agent.layout import Layout
+from khonsu.agent.limits import Limits
+from khonsu.agent.runner import Runner
+from khonsu.agent.state import AllocationState
+from khonsu.agent.workload import Workload
+from khonsu.drivers.supervisor import Supervisor
+from khonsu.env import Env
+from khonsu.scopes import first
+
+LOOK_SECONDS: Final = 60.0
+DELAY_SECONDS: Final = 1.0
+_log = logging.getLogger(__name__)
+
+
+@frozen(kw_only=True)
+class Remains:
+    """The folder of an allocation that has ended."""
+
+    key: str
+    ended_at: float
+    """On the wall clock."""
+    size_bytes: int
+
+
+def doomed(remains: Iterable[Remains], limits: Limits, now: float) -> Iterator[Remains]:
+    """Yield what is to go, the oldest first: what is too old, too many, or too large altogether."""
+    kept = sorted(remains, key=lambda one: (one.ended_at, one.key))
+    count, size_bytes = len(kept), sum(one.size_bytes for one in kept)
+    for one in kept:
+        old = now - one.ended_at > limits.ended_seconds
+        if not old and count <= limits.ended_count and size_bytes <= limits.ended_bytes:
+            return
+        count -= 1
+        size_bytes -= one.size_bytes
+        yield one
+
+
+class Cleaner:
+    """Clears up behind allocations that were forgotten, one after the other. For the event loop only."""
+
+    def __init__(
+        self, layout: Layout, *, runner: Runner, supervisor: Supervisor, workload: Workload, limits: Limits, env: Env
+    ) -> None:
+        """Begin with nothing to do."""
+        self._layout = layout
+        self._runner = runner
+        self._supervisor = supervisor
+        self._workload = workload
+        self._limits = limits
+        self._env = env
+        self._remains: dict[str, Remains] = {}
+        self._forgotten: deque[AllocationState] = deque()
+        self._work = anyio.Event()
+
+    def take(self, state: AllocationState) -> None:
+        """Clear up behind an allocation, soon."""
+        self._forgotten.append(state)
+        self._work.set()
+
+    async def end_strangers(self) -> None:
+        """Make sure that nothing runs of allocations that have ended, or that only a lost journal knew.
+
+        To be called before the control plane is told what this node has.
+        """
+        for folder in await self._env.run_blocking(self._strange_attempts):
+            await self._supervisor.remove(str(folder))
+
+    def _strange_attempts(self) -> list[Path]:
+        strangers = [key for key in self._layout.kept() if self._workload.get(key) is None]
+        return [folder for key in strangers for folder in self._layout.attempts(key)]
+
+    async def run(self) -> None:
+        """Clear up, for ever; after a while, so that what is urgent goes first."""
+        for key in await self._env.run_blocking(self._layout.kept):
+            if self._workload.get(key) is None:
+                await self._keep(key)
+        while True:
+            await self._make_room()
+            if not self._forgotten:
+                self._work = anyio.Event()
+                await first(self._work, self._env.sleep, LOOK_SECONDS)
+                await self._env.sleep(DELAY_SECONDS)
+            while self._forgotten:
+                state = self._forgotten.popleft()
+                await self._runner.remove(state)
+                await self._keep(state.assignment.id)
+
+    async def _keep(self, key: str) -> None:
+        remains = await self._env.run_blocking(self._look, key)
+        if remains is None:
+            self._workload.clear(key)
+        else:
+            self._remains[key] = remains
+
+    def _look(self, key: str) -> Remains | None:
+        folder = self._layout.allocation(key)
+        try:
+            ended_at = self._layout.inner(key).stat().st_mtime
+        except OSError:
+            ended_at = self._env.now()
+        if not folder.exists():
+            return None
+        return Remains(key=key, ended_at=ended_at, size_bytes=_size_bytes(folder))
+
+    async def _make_room(self) -> None:
+        for one in list(doomed(self._remains.values(), self._limits, self._env.now())):
+            await self._env.run_blocking(_remove, self._layout.allocation(one.key))
+            del self._remains[one.key]
+            self._workload.clear(one.key)
+
+
+def _size_bytes(folder: Path) -> int:
+    """Return how much disk the files below a folder take."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(f"{root}/{name}").st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        _log.warning("%s cannot be removed; remove it by hand", folder)

@@ -1,0 +1,175 @@
+"""The parts of a running agent, opened in order and wired together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from anyio.abc import TaskGroup
+from attrs import evolve, frozen
+
+from khonsu.abc.driver import DriverHost
+from khonsu.agent.book import Book, read
+from khonsu.agent.cleanup import Cleaner
+from khonsu.agent.fingerprint import describe_driver, node_facts
+from khonsu.agent.journal import Found, Journal, open_journal
+from khonsu.agent.layout import Layout, own
+from khonsu.agent.lease import Lease
+from khonsu.agent.machine import Machine, look_around
+from khonsu.agent.runner import Runner
+from khonsu.agent.settings import Settings
+from khonsu.agent.timers import Timers
+from khonsu.agent.workload import Workload
+from khonsu.agent.workshop import Workshop
+from khonsu.artifacts import ArtifactStore
+from khonsu.core.protocol import NodeFacts
+from khonsu.drivers.supervisor import Supervisor
+from khonsu.scopes import bare_task_group
+
+CONTACT_SECONDS: Final = 1.0
+_log = logging.getLogger(__name__)
+
+
+@frozen(kw_only=True)
+class Opened:
+    """What is open for as long as an agent runs."""
+
+    settings: Settings
+    layout: Layout
+    supervisor: Supervisor
+    artifacts: ArtifactStore
+    journal: Journal
+    found: Found
+    group: TaskGroup
+
+
+@asynccontextmanager
+async def open_all(settings: Settings) -> AsyncGenerator[Opened, None]:
+    """Open what an agent needs, in order; the work in `group` is cancelled before anything is closed.
+
+    Raises:
+        Conflict: Another agent runs on the data directory.
+        UnsafeFile: The data directory cannot be used.
+        StoreTooNew: A newer Khonsu wrote the journal.
+
+    """
+    env, limits = settings.env, settings.limits
+    async with AsyncExitStack() as stack:
+        layout = await stack.enter_async_context(own(settings.directory, env))
+        supervisor = await stack.enter_async_context(Supervisor(layout.supervisor, env=env))
+        artifacts = await stack.enter_async_context(
+            ArtifactStore(
+                layout.artifacts,
+                env=env,
+                limit_bytes=limits.artifact_cache_bytes,
+                artifact_bytes_max=limits.artifact_bytes,
+            )
+        )
+        for name, driver in settings.drivers.items():
+            host = DriverHost(supervisor=supervisor, env=env, directory=layout.driver(name))
+            await stack.enter_async_context(driver.opened(host))
+        journal, found = await stack.enter_async_context(open_journal(layout.journal, env))
+        group = await stack.enter_async_context(bare_task_group())
+        stack.callback(group.cancel_scope.cancel)
+        yield Opened(
+            settings=settings,
+            layout=layout,
+            supervisor=supervisor,
+            artifacts=artifacts,
+            journal=journal,
+            found=found,
+            group=group,
+        )
+
+
+class Parts:
+    """What works on top of what is open."""
+
+    def __init__(self, opened: Opened, machine: Machine, facts: NodeFacts) -> None:
+        """Wire it; nothing runs before `begin`."""
+        settings = opened.settings
+        self._opened = opened
+        self._machine = machine
+        self._env = settings.env
+        self.facts = facts
+        self._kept = read(opened.found.values)
+        self.book = Book(opened.journal, self._kept)
+        self.lease = Lease(opened.supervisor, self._env)
+        self._timers = Timers(self._env)
+        self.workload = Workload(self.book, self._env, past=opened.layout.kept())
+        workshop = Workshop(
+            layout=opened.layout,
+            supervisor=opened.supervisor,
+            artifacts=opened.artifacts,
+            env=self._env,
+            node=settings.name,
+            facts=lambda: self.facts,
+            term=lambda: self.book.seen.term,
+        )
+        self._runner = Runner(
+            opened.group,
+            feed=self.workload.feed,
+            drivers=settings.drivers,
+            workshop=workshop,
+            journal=opened.journal,
+            lease=self.lease,
+            timers=self._timers,
+            env=self._env,
+        )
+        self._cleaner = Cleaner(
+            opened.layout,
+            runner=self._runner,
+            supervisor=opened.supervisor,
+            workload=self.workload,
+            limits=settings.limits,
+            env=self._env,
+        )
+
+    async def begin(self) -> None:
+        """Go on with what an earlier run left, with or without a control plane."""
+        if self._opened.found.damaged is not None:
+            _log.warning("the journal was damaged and is set aside: %s", self._opened.found.damaged)
+        group = self._opened.group
+        await self._cleaner.end_strangers()
+        same_boot = self._kept.boot == self._machine.boot_id
+        self.workload.start(self._runner.carry_out, self._cleaner.take, same_boot=same_boot)
+        self.book.note_boot(self._machine.boot_id)
+        group.start_soon(self._timers.run)
+        group.start_soon(self._cleaner.run)
+        group.start_soon(self.lease.keep_published, self._has_exclusive)
+        group.start_soon(self._mind_contact)
+
+    def _has_exclusive(self) -> bool:
+        return any(state.group.exclusive for state in self.workload.live)
+
+    async def _mind_contact(self) -> None:
+        """End what is not to run on without contact for too long."""
+        while True:
+            await self._env.sleep(CONTACT_SECONDS)
+            self.workload.cut_off(self._env.monotonic() - self.lease.contact)
+
+    async def look_again(self) -> bool:
+        """Find out whether the node has changed; return whether it has."""
+        before = self.facts
+        found = await self._env.run_blocking(look_around, self._opened.settings.directory)
+        # What tasks have written meanwhile is not lost to them: it is what they reserved.
+        self._machine = evolve(found, disk_bytes=self._machine.disk_bytes)
+        self.facts = await describe(self._opened, self._machine, before.address)
+        return self.facts != before
+
+
+async def describe(opened: Opened, machine: Machine, address: str) -> NodeFacts:
+    """Return all that the control plane is told of the node."""
+    settings = opened.settings
+    drivers = tuple([await describe_driver(driver) for driver in settings.drivers.values()])
+    return node_facts(
+        machine,
+        drivers=drivers,
+        cgroups=opened.supervisor.cgroups,
+        labels=settings.labels,
+        resources=settings.resources,
+        address=address,
+        journal=opened.found.damaged,
+    )

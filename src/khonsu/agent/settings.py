@@ -1,0 +1,47 @@
+"""What an agent was composed of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from khonsu.abc.driver import AnyDriver, Driver
+from khonsu.agent.limits import Limits
+from khonsu.core.job import Resources
+from khonsu.core.names import check_labels, check_name
+from khonsu.env import Env
+from khonsu.errors import InvalidRequest
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Checked, and the same for all runs of one agent."""
+
+    name: str
+    drivers: Mapping[str, AnyDriver]
+    directory: Path
+    labels: Mapping[str, str]
+    resources: Resources | None
+    limits: Limits
+    env: Env
+
+
+def check(name: str, labels: Mapping[str, str], volumes: Mapping[str, object], drivers: Sequence[AnyDriver]) -> None:
+    """Check what an agent is composed of.
+
+    Raises:
+        InvalidRequest: Something cannot be; names every mistake.
+
+    """
+    mistakes = [str(problem) for problem in (*check_name(name, "name"), *check_labels(labels, "labels"))]
+    given: Sequence[object] = drivers
+    names = [driver.name for driver in given if isinstance(driver, Driver)]
+    if len(names) < len(drivers):
+        mistakes.append("drivers: something among them is no driver")
+    mistakes += [f"drivers: there are two named {twice}" for twice in sorted({n for n in names if names.count(n) > 1})]
+    if volumes:
+        mistakes.append("volumes: not supported yet")
+    if mistakes:
+        raise InvalidRequest("; ".join(mistakes))
