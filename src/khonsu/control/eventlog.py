@@ -19,6 +19,7 @@ from khonsu.core.codec import dumps
 from khonsu.core.records import Event, Record, key_of
 from khonsu.core.revision import ZERO, Revision
 from khonsu.errors import KhonsuError
+from khonsu.scopes import bare_task_group
 
 ROWS_PER_READ = 500
 
@@ -68,7 +69,7 @@ class EventLog:
         )
         after = call.after(self._state.durable) or ZERO
         send, receive = anyio.create_memory_object_stream[bytes](CHUNKS_BUFFERED)
-        async with receive, anyio.create_task_group() as tasks:
+        async with receive, bare_task_group() as tasks:
             stream = DownStream(receive)
             tasks.start_soon(self._feed, send, stream, wanted, after)
             yield stream

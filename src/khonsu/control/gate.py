@@ -59,12 +59,20 @@ class Gate:
         operation = OPERATIONS.get(request.operation)
         if operation is None:
             raise InvalidRequest(f"there is no operation {request.operation!r}")
-        if operation.role is not caller.role and operation.role is not Role.ANYBODY:
-            raise NotAllowed(
-                f"{operation.name} is not for the role {caller.role}",
-                hint=f"it takes a credential of the role {operation.role}",
-            )
+        _check_role(operation, caller)
         return operation, Call(request=request, caller=caller)
+
+    def authenticate(self, operation: str, credential: Secret | None) -> None:
+        """Check who asks, before anything else of a request was read.
+
+        Raises:
+            Unauthenticated: The credential is missing, malformed, unknown, revoked or expired.
+            NotAllowed: The caller's role may not do this.
+
+        """
+        caller = self._identify(credential)
+        if operation in OPERATIONS:
+            _check_role(OPERATIONS[operation], caller)
 
     def _identify(self, credential: Secret | None) -> Caller:
         if credential is None:
@@ -88,6 +96,14 @@ class Gate:
                 hint="make a new one with `khonsu node invite`",
             )
         return Caller(role=Role.JOIN, credential=token.id, join_token=token.id)
+
+
+def _check_role(operation: Operation, caller: Caller) -> None:
+    if operation.role is not caller.role and operation.role is not Role.ANYBODY:
+        raise NotAllowed(
+            f"{operation.name} is not for the role {caller.role}",
+            hint=f"it takes a credential of the role {operation.role}",
+        )
 
 
 def _over(expires_at: Time | None, now: float) -> bool:

@@ -14,6 +14,7 @@ from khonsu.control.calls import Call, Operate
 from khonsu.control.gate import Gate
 from khonsu.control.state import State
 from khonsu.core.operations import OPERATIONS, Direction
+from khonsu.core.secret import Secret
 from khonsu.errors import InvalidRequest, Unavailable, ensure
 
 Open = Callable[[Call], AbstractAsyncContextManager[ByteStream]]
@@ -55,6 +56,11 @@ class ControlHandler(Handler):
                 return Response(body=await self._answers.once(call, serve))
         except TimeoutError:
             raise Unavailable(f"{operation.name} took longer than {request.deadline_seconds} s") from None
+
+    def authenticate(self, operation: str, credential: Secret | None, /) -> None:
+        """Check who asks, before anything else of a request was read."""
+        self._check_open()
+        self._gate.authenticate(operation, credential)
 
     @asynccontextmanager
     async def stream(self, request: Request, /) -> AsyncGenerator[ByteStream, None]:

@@ -18,6 +18,7 @@ from khonsu.core.records import Allocation
 from khonsu.core.retention import latest
 from khonsu.core.states import NodeStatus
 from khonsu.errors import InvalidRequest, KhonsuError, NotFound, Unavailable
+from khonsu.scopes import bare_task_group
 
 STREAMS = ("both", "stdout", "stderr")
 LINE_BYTES_MAX = 256 * 1024
@@ -55,7 +56,7 @@ class Logs:
         if task is not None and allocations and not any(self._has_task(allocation, task) for allocation in allocations):
             raise NotFound("task", str(task))
         send, receive = anyio.create_memory_object_stream[bytes](CHUNKS_BUFFERED)
-        async with receive, anyio.create_task_group() as tasks:
+        async with receive, bare_task_group() as tasks:
             stream = DownStream(receive)
             tasks.start_soon(self._feed, send, allocations, parameters, stream)
             yield stream

@@ -21,6 +21,7 @@ from khonsu.core.job import JSON
 from khonsu.core.protocol import AgentRequest
 from khonsu.core.records import Node
 from khonsu.errors import KhonsuError, NotFound, Unavailable
+from khonsu.scopes import bare_task_group
 
 CHUNKS_BUFFERED = 16
 ANSWER_SECONDS_MAX = 15.0
@@ -33,6 +34,7 @@ class _Wanted:
     node: str
     send: MemoryObjectSendStream[bytes]
     connected: anyio.Event
+    gone: anyio.Event
 
 
 class DownStream(ByteStream):
@@ -98,7 +100,7 @@ class Streams:
             raise Unavailable(f"the agent of node {node.name} has not called since the control plane started")
         key = self._state.new_id()
         send, receive = anyio.create_memory_object_stream[bytes](CHUNKS_BUFFERED)
-        wanted = _Wanted(node.id, send, anyio.Event())
+        wanted = _Wanted(node.id, send, anyio.Event(), anyio.Event())
         self._wanted[key] = wanted
         session.requests.append(AgentRequest(id=key, operation=operation, parameters=parameters))
         self._state.wake(f"assign:{node.id}")
@@ -111,6 +113,7 @@ class Streams:
                 yield receive
         finally:
             del self._wanted[key]
+            wanted.gone.set()
             send.close()
             receive.close()
 
@@ -127,5 +130,13 @@ class Streams:
         if wanted is None or wanted.node != node or wanted.connected.is_set():
             raise NotFound("stream", call.text("id"), hint="whoever asked for it has gone")
         wanted.connected.set()
-        async with wanted.send:
+        async with wanted.send, bare_task_group() as tasks:
+            # An agent that follows a silent log must hear of it when its reader leaves.
+            tasks.start_soon(_cut, wanted.gone, tasks.cancel_scope)
             yield UpStream(wanted.send)
+            tasks.cancel_scope.cancel()
+
+
+async def _cut(gone: anyio.Event, scope: anyio.CancelScope) -> None:
+    await gone.wait()
+    scope.cancel()
