@@ -47,6 +47,8 @@ from khonsu.security.serving import server_context
 from khonsu.transports.inprocess import InProcessTransport
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from khonsu.abc.scheduler import Scheduler
     from khonsu.client.client import Client
 
@@ -152,6 +154,18 @@ class ControlPlane(Lifetime):
     def _transport(self, role: Role) -> InProcessTransport:
         credential = self.parts.gate.local(role)
         return InProcessTransport(self.parts.handler, credential=credential, task_group=self._loops)
+
+    def asgi_app(self, *, hosts: Sequence[str] | None = ()) -> ASGIApp:
+        """Return the HTTP API as an ASGI application, to be mounted in the user's own server.
+
+        Args:
+            hosts: The names and addresses that it is reached by, beside those of the loopback; None takes any, for
+                servers that check the `Host` themselves.
+
+        """
+        from khonsu.api.app import build_app
+
+        return build_app(self.parts.handler, hosts=hosts)
 
     async def invite(
         self, *, name: str | None = None, labels: Mapping[str, str] | None = None, valid: DurationLike = "15m"
