@@ -27,7 +27,7 @@ from khonsu.errors import Conflict, UnsafeFile
 PASSAGE_MODE: Final = 0o711
 PRIVATE_MODE: Final = 0o700
 TASK_MODE: Final = 0o755
-_INNER: Final = ".khonsu"
+INNER: Final = ".khonsu"
 
 
 @frozen
@@ -60,25 +60,27 @@ class Layout:
         """Return the folder of a driver."""
         return self.root / "drivers" / name
 
+    # One text each: these are asked for several times for every task, and a path is slow to join.
+
     def allocation(self, key: str) -> Path:
         """Return the folder of an allocation."""
-        return self.allocations / key
+        return Path(f"{self.root}/allocations/{key}")
 
     def task(self, key: str, task: str) -> Path:
         """Return the working directory of a task."""
-        return self.allocation(key) / task
+        return Path(f"{self.root}/allocations/{key}/{task}")
 
     def inner(self, key: str) -> Path:
         """Return the folder of an allocation that is not for its tasks."""
-        return self.allocation(key) / _INNER
+        return Path(f"{self.root}/allocations/{key}/{INNER}")
 
     def logs(self, key: str, task: str) -> Path:
         """Return where the output of a task is."""
-        return self.inner(key) / task / "logs"
+        return Path(f"{self.root}/allocations/{key}/{INNER}/{task}/logs")
 
     def attempt(self, key: str, task: str, attempt: int) -> Path:
         """Return where the files of one attempt are."""
-        return self.inner(key) / task / str(attempt)
+        return Path(f"{self.root}/allocations/{key}/{INNER}/{task}/{attempt}")
 
     def tasks(self, key: str) -> tuple[str, ...]:
         """Return the tasks that an allocation's folder knows of. Blocks."""
@@ -110,10 +112,12 @@ class Layout:
             OSError: The disk does not allow it.
 
         """
-        _make(self.allocation(key), PASSAGE_MODE)
-        if _make(self.task(key, task), TASK_MODE) and owner is not None:
-            os.chown(self.task(key, task), owner, -1)
-        for folder in (self.inner(key), self.inner(key) / task, self.logs(key, task), self.attempt(key, task, attempt)):
+        home = f"{self.root}/allocations/{key}"
+        _make(home, PASSAGE_MODE)
+        if _make(f"{home}/{task}", TASK_MODE) and owner is not None:
+            os.chown(f"{home}/{task}", owner, -1)
+        inner = f"{home}/{INNER}"
+        for folder in (inner, f"{inner}/{task}", f"{inner}/{task}/logs", f"{inner}/{task}/{attempt}"):
             _make(folder, PRIVATE_MODE)
 
 
@@ -124,13 +128,13 @@ def _names(folder: Path) -> tuple[str, ...]:
         return ()
 
 
-def _make(folder: Path, mode: int) -> bool:
+def _make(folder: str, mode: int) -> bool:
     """Make a folder; return whether it was not there."""
     try:
-        folder.mkdir(mode)
+        os.mkdir(folder, mode)  # noqa: PTH102 - a path object would cost more than the call
     except FileExistsError:
         return False
-    folder.chmod(mode)  # whatever the umask takes away
+    os.chmod(folder, mode)  # noqa: PTH101 - whatever the umask takes away
     return True
 
 
@@ -157,7 +161,7 @@ def _lock(root: Path) -> int:
         if root.stat().st_uid not in (0, os.geteuid()):
             raise UnsafeFile(str(root), f"belongs to user {root.stat().st_uid}, not to {os.geteuid()}")
         root.chmod(PASSAGE_MODE)
-        _make(root / "allocations", PASSAGE_MODE)
+        _make(f"{root}/allocations", PASSAGE_MODE)
         lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         hint = "Give the agent a data directory that it may write to"

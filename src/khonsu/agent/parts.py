@@ -138,11 +138,8 @@ class Parts:
         self.book.note_boot(self._machine.boot_id)
         group.start_soon(self._timers.run)
         group.start_soon(self._cleaner.run)
-        group.start_soon(self.lease.keep_published, self._has_exclusive)
+        group.start_soon(self.lease.keep_published, self.workload.needs_lease)
         group.start_soon(self._mind_contact)
-
-    def _has_exclusive(self) -> bool:
-        return any(state.group.exclusive for state in self.workload.live)
 
     async def _mind_contact(self) -> None:
         """End what is not to run on without contact for too long."""

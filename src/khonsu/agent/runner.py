@@ -83,6 +83,7 @@ class Runner:
         # What can still be given up: preparations, and starts before the driver was asked.
         self._scopes: dict[tuple[str, str], anyio.CancelScope] = {}
         self._starting: set[tuple[str, str]] = set()
+        self._contexts: dict[tuple[str, str], TaskContext[Any]] = {}
 
     def carry_out(self, state: AllocationState, action: Action, *, again: bool = False) -> None:
         """Begin to carry out an action.
@@ -115,6 +116,7 @@ class Runner:
         for run in state.progress.tasks:
             if run.status.attempt:
                 await self._remove(state, run.name, run.status.attempt)
+            self._contexts.pop((state.assignment.id, run.name), None)
 
     # The verbs.
 
@@ -232,8 +234,13 @@ class Runner:
             _log.warning("attempt %d of task %s of %s cannot be removed: %s", attempt, task, state.assignment.id, error)
 
     def _context(self, state: AllocationState, task: str, attempt: int) -> tuple[AnyDriver, TaskContext[Any]]:
+        """Return the driver and the context of an attempt; the latest of each task is kept."""
         driver = self._driver(state, task)
-        return driver, self._workshop.context(state, task, attempt, driver)
+        key = (state.assignment.id, task)
+        context = self._contexts.get(key)
+        if context is None or context.attempt != attempt:
+            context = self._contexts[key] = self._workshop.context(state, task, attempt, driver)
+        return driver, context
 
     def _driver(self, state: AllocationState, task: str) -> AnyDriver:
         name = state.spec(task).driver

@@ -24,6 +24,8 @@ from khonsu.scopes import bare_task_group
 
 ANSWER_SECONDS_MAX: Final = 10.0
 """How long the answer to a report may take."""
+REPORT_SECONDS_MIN: Final = 0.01
+"""How often news is told at most."""
 BACKOFF_SECONDS: Final = 0.25
 PATIENCE_SECONDS_MIN: Final = 2.0
 _log = logging.getLogger(__name__)
@@ -118,7 +120,12 @@ class Sync:
         """Tell news at once; what comes while an answer is waited for goes together with the next request."""
         while True:
             await self._workload.news.wait()
+            began = self._env.monotonic()
             await self.flush()
+            # The first news goes at once; a storm of them goes together.
+            pause = REPORT_SECONDS_MIN - (self._env.monotonic() - began)
+            if pause > 0:
+                await self._env.sleep(pause)
 
     async def flush(self) -> None:
         """Tell all that is untold, once, if anybody listens."""

@@ -51,6 +51,7 @@ class Workload:
         self._discard: Callable[[AllocationState], None] = lambda _: None
         self._unwanted: set[AllocationId] = set()
         self._untold: set[AllocationId] = set()
+        self._exclusive: set[AllocationId] = set()
         self.moved = anyio.Event()
         """Set, and made anew, when an allocation ends."""
         self.news = anyio.Event()
@@ -85,6 +86,10 @@ class Workload:
     def live(self) -> tuple[AllocationState, ...]:
         """Return the allocations that have not ended."""
         return tuple(state for state in self.states if not state.terminal)
+
+    def needs_lease(self) -> bool:
+        """Return whether one of them must not run without a lease."""
+        return bool(self._exclusive)
 
     def get(self, key: str) -> AllocationState | None:
         """Return an allocation."""
@@ -123,6 +128,8 @@ class Workload:
         if after is before:
             return
         self._book.note(after)
+        if after.group.exclusive:
+            (self._exclusive.discard if after.terminal else self._exclusive.add)(key)
         if before is None or _differs(before, after):
             self._untold.add(key)
             if before is not None and _is_news(before, after):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import ClassVar
 
 from attrs import field, frozen
@@ -53,6 +54,8 @@ class BinaryDriver(Driver[BinaryConfig]):
     def __init__(self) -> None:
         """Do nothing before an agent opens it."""
         self._supervisor: ProcessSupervisor | None = None
+        # By the attempt's folder, from its preparation to its start: a look at the disk may wait for others.
+        self._found: dict[Path, str] = {}
 
     @asynccontextmanager
     async def opened(self, host: DriverHost, /) -> AsyncGenerator[None, None]:
@@ -74,7 +77,7 @@ class BinaryDriver(Driver[BinaryConfig]):
             DriverError: It is not there, or is not executable.
 
         """
-        self._find(task)
+        self._found[task.run_directory] = self._find(task)
 
     async def start(self, task: TaskContext[BinaryConfig], /) -> Handle:
         """Start the command.
@@ -84,11 +87,12 @@ class BinaryDriver(Driver[BinaryConfig]):
 
         """
         spec, resources = task.spec, task.spec.resources
+        found = self._found.pop(task.run_directory, None)
         return await task.supervisor.spawn(
             SpawnSpec(
                 # The name as it was written, as a shell passes it: some programs go by it.
                 argv=(task.config.command, *task.config.args),
-                executable=self._find(task),
+                executable=found if found is not None else self._find(task),
                 env=task.env,
                 cwd=str(task.directory),
                 directory=str(task.run_directory),
@@ -119,6 +123,7 @@ class BinaryDriver(Driver[BinaryConfig]):
 
     async def remove(self, task: TaskContext[BinaryConfig], /) -> None:
         """Kill what may still run of this attempt, and forget it; its logs stay."""
+        self._found.pop(task.run_directory, None)
         await task.supervisor.remove(str(task.run_directory))
 
     def _find(self, task: TaskContext[BinaryConfig]) -> str:
