@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -47,10 +47,11 @@ from khonsu.security.serving import server_context
 from khonsu.transports.inprocess import InProcessTransport
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
     from khonsu.abc.scheduler import Scheduler
     from khonsu.client.client import Client
+
+ASGIApp = Callable[[MutableMapping[str, Any], Callable[..., Any], Callable[..., Any]], Awaitable[None]]
+"""What an ASGI server is given (ASGI 3.0, "Applications")."""
 
 WORKERS = 2
 """How many evaluations are looked at side by side."""
