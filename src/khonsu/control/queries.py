@@ -16,13 +16,17 @@ from khonsu.core.codec import to_json
 from khonsu.core.outcome import blocking, job_result
 from khonsu.core.protocol import PROTOCOL
 from khonsu.core.records import Allocation, Event, JobRecord
-from khonsu.core.results import JobInfo, SystemStatus
+from khonsu.core.results import JobInfo, JobResult, SystemStatus
 from khonsu.core.states import NodeStatus
 from khonsu.core.status import current_allocations, group_summaries, latest_first
+from khonsu.errors import InvalidRequest
 
 T = TypeVar("T")
 
 ROWS_MAX = 1_000
+UNTIL = ("change", "placed", "done")
+"""What a watch of a result may be held for."""
+
 EVENTS_SHOWN = 30
 ALLOCATIONS_SHOWN = 200
 
@@ -60,8 +64,11 @@ class Queries:
     async def result(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.result`."""
         number, run = call.optional_integer("version"), call.optional_integer("run")
+        until = call.text("until", "change")
+        if until not in UNTIL:
+            raise InvalidRequest(f"until: found {until!r}, expected one of {', '.join(UNTIL)}")
 
-        def answer() -> object:
+        def answer() -> JobResult:
             record = find_job(self._state, call.namespace, call.text("name"))
             tables = self._state.tables
             return job_result(
@@ -74,7 +81,13 @@ class Queries:
                 run=run,
             )
 
-        return await self._one(call, (f"job:{call.job}",), answer)
+        def enough() -> bool:
+            if until == "change":
+                return True
+            result = answer()
+            return result.status != "pending" or (until == "placed" and not result.unplaced)
+
+        return await self._one(call, (f"job:{call.job}",), answer, enough)
 
     async def history(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.history`: the newest version first."""
@@ -204,9 +217,11 @@ class Queries:
 
     # How it is answered.
 
-    async def _one(self, call: Call, scopes: Sequence[str], answer: Callable[[], object]) -> Mapping[str, Any]:
+    async def _one(
+        self, call: Call, scopes: Sequence[str], answer: Callable[[], object], enough: Callable[[], bool] = lambda: True
+    ) -> Mapping[str, Any]:
         """Answer with one thing, and the revision that it was complete at."""
-        await self._hold(call, scopes)
+        await self._hold(call, scopes, enough)
         revision = self._state.closed
         body = to_json(answer())
         await self._state.settled()
@@ -230,10 +245,10 @@ class Queries:
         await self._state.settled()
         return {"items": items, "next": page[-1][0] if len(rows) > limit else None, "revision": str(revision)}
 
-    async def _hold(self, call: Call, scopes: Sequence[str]) -> None:
+    async def _hold(self, call: Call, scopes: Sequence[str], enough: Callable[[], bool] = lambda: True) -> None:
         """Hold a watch until one of its scopes is newer than what the caller has seen, or its time is over."""
         after = call.after(self._state.durable)
         if after is None or not call.wait_seconds or not scopes:
             return
         with anyio.move_on_after(call.wait_seconds):
-            await self._state.wait_until(lambda: self._state.newer(after, *scopes), *scopes)
+            await self._state.wait_until(lambda: self._state.newer(after, *scopes) and enough(), *scopes)

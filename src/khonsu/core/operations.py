@@ -105,7 +105,7 @@ OPERATIONS: Mapping[str, Operation] = {
         Operation("job.plan", "POST", "/namespaces/{namespace}/plan", summary="Show what a job would change"),
         Operation("job.list", "GET", _JOBS, summary="List jobs", query=_PAGE, watchable=True),
         Operation("job.get", "GET", _JOBS + "/{name}", summary="Show a job", watchable=True),
-        Operation("job.result", "GET", _JOBS + "/{name}/result", summary="Show how a job's run stands", query=("version", "run"), watchable=True),
+        Operation("job.result", "GET", _JOBS + "/{name}/result", summary="Show how a job's run stands", query=("version", "run", "until"), watchable=True),
         Operation("job.history", "GET", _JOBS + "/{name}/versions", summary="List a job's versions"),
         Operation("job.explain", "GET", _JOBS + "/{name}/explanation", summary="Explain a job's placement"),
         Operation("job.revert", "POST", _JOBS + "/{name}/revert", summary="Go back to an earlier version"),
