@@ -152,6 +152,8 @@ class Desk(Handler):
             with anyio.move_on_after(asked.hold_seconds):
                 while seen.number >= self.number and not self.requests:
                     await self.changed.wait()
+        if asked.session != self.session:
+            raise Conflict("another agent has taken the place of this one")
         complete = seen is None or seen.term != self.term
         number = 0 if complete or seen is None else seen.number
         wanted = [assignment for assignment, at in self.wanted.values() if at > number]

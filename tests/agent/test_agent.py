@@ -9,52 +9,17 @@ from khonsu.agent.agent import Agent
 from khonsu.core.job import Restart, Update
 from khonsu.core.states import AllocationStatus, JobType, TaskState
 from khonsu.errors import Conflict, InvalidRequest, Unauthenticated, UnsafeFile
-from khonsu.testing import FakeConfig, FakeDriver, FakeMachine
-from tests.agent.desk import Desk
+from khonsu.testing import FakeConfig, FakeDriver
 from tests.agent.samples import a_group, a_task, an_assignment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
     from pathlib import Path
+
+    from tests.agent.conftest import Home
 
 pytestmark = pytest.mark.anyio
 
 A = AllocationStatus
-
-
-class Home:
-    """A node: its folder, its machine, and agents on it."""
-
-    def __init__(self, folder: Path, desk: Desk) -> None:
-        self.folder = folder
-        self.machine = FakeMachine()
-        self.desk = desk
-
-    def agent(self, **changes: Any) -> Agent:
-        """Return an agent; another one on the same folder is the same node."""
-        settings: dict[str, Any] = {
-            "transport": self.desk.transport(),
-            "drivers": [FakeDriver(self.machine)],
-            "data_dir": self.folder,
-            **changes,
-        }
-        return Agent("home", **settings)
-
-    def want(
-        self, key: str, config: FakeConfig | None = None, *, type: JobType = JobType.SERVICE, **fields: Any
-    ) -> None:
-        """Want a copy of a group of one task."""
-        task = a_task(config=config if config is not None else FakeConfig())
-        group = a_group(task, **fields)
-        self.desk.assign(an_assignment(key, type=type, group=f"default/{key}/1/main"), group)
-
-
-@pytest.fixture
-async def home(data_dir: Path) -> AsyncGenerator[Home, None]:
-    """Return a node."""
-    async with anyio.create_task_group() as group:
-        yield Home(data_dir, Desk(group))
-        group.cancel_scope.cancel()
 
 
 async def test_it_is_registered_on_entry(home: Home) -> None:
@@ -127,7 +92,7 @@ async def test_an_unknown_driver_says_which_there_are(home: Home) -> None:
         group = a_group(a_task(driver="oci"))
         home.desk.assign(an_assignment("a1"), group)
         report = await home.desk.until_status("a1", A.FAILED)
-        assert "this node has no driver 'oci'. It has: fake" in report.message
+        assert "this node has no driver 'oci'. It has: binary, fake" in report.message
 
 
 async def test_tasks_run_on_while_the_agent_is_away(home: Home) -> None:

@@ -69,7 +69,7 @@ def test_damage_in_the_middle_is_found(records: list[dict[str, Any]], data: st.D
     """A bit that changed before a line that is right is damage, and nothing is taken from such a file."""
     last = encode(records[-1])
     whole = lines(records)
-    place = data.draw(st.integers(len(HEADER), len(whole) - len(last) - 1))
+    place = data.draw(st.integers(len(HEADER), len(whole) - len(last) - 2))
     changed = bytearray(whole)
     changed[place] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(Damaged):
