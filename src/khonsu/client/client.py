@@ -156,7 +156,11 @@ class Client:
 
         async def ask(look: Look) -> JobResult:
             run = {"version": look.version, "run": look.run} if look.version is not None else {}
-            watch = {} if look.after is None else {"after": str(look.after), "wait": look.hold_seconds}
+            watch: dict[str, Any] = {}
+            if look.after is not None:
+                # Without somebody who watches the progress, one answer at the end will do.
+                held = "change" if progress is not None else until
+                watch = {"after": str(look.after), "wait": look.hold_seconds, "until": held}
             return from_json(JobResult, await self._asker.call("job.result", {**named, **run, **watch}))
 
         try:
