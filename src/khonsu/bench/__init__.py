@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m khonsu.bench NAME`. They measure what users run, through the interfaces that users have."""

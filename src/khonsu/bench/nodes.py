@@ -1,0 +1,114 @@
+"""Starting what is measured: a single node in a fresh process, or in this one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from khonsu.agent.agent import Agent
+from khonsu.bench import processes
+from khonsu.client.client import Client
+from khonsu.control.plane import ControlPlane
+from khonsu.drivers.binary import BinaryDriver
+from khonsu.stores.sqlite import SQLiteStore
+from khonsu.transports.http import HTTPTransport
+
+END_SECONDS = 20.0
+
+
+@frozen(kw_only=True)
+class Started:
+    """A node in a process of its own.
+
+    Args:
+        pid: The process.
+        url: Where it serves.
+        folder: Its data directory.
+        seconds: How long it took from the start of the process until it could run a task.
+
+    """
+
+    pid: int
+    url: str
+    folder: Path
+    seconds: float
+
+    def transport(self) -> HTTPTransport:
+        """Return a transport to it."""
+        return HTTPTransport(self.url, ca=self.folder / "ca.pem")
+
+    def client(self) -> Client:
+        """Return a client of it."""
+        token = (self.folder / "operator.token").read_text().strip()
+        return Client(self.transport(), token=token)
+
+
+@contextmanager
+def fresh_process(*, bare: bool = False) -> Generator[Started, None, None]:
+    """Own a control plane in a process of its own, with an agent unless it is bare.
+
+    Raises:
+        RuntimeError: It did not start; what it said is on standard error.
+
+    """
+    processes.adopt_orphans()
+    with tempfile.TemporaryDirectory(prefix="khonsu-bench-") as name:
+        command = [sys.executable, "-m", "khonsu.bench.node", name, *(["--bare"] if bare else [])]
+        began = time.perf_counter()
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                url = process.stdout.readline().strip() if process.stdout else ""
+                seconds = time.perf_counter() - began
+                if not url:
+                    raise RuntimeError("the node did not start")
+                yield Started(pid=process.pid, url=url, folder=Path(name), seconds=seconds)
+            finally:
+                family = processes.descendants(process.pid)
+                if process.stdin:
+                    process.stdin.close()
+                try:
+                    process.wait(END_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                processes.end([pid for pid in family if processes.command(pid)])
+
+
+@asynccontextmanager
+async def single_node(transport: str) -> AsyncGenerator[tuple[Client, int | None], None]:
+    """Own a single node; yields a client that keeps its connection, and the node's process if that is not this one.
+
+    Args:
+        transport: `http`: a process of its own, reached over HTTPS; `inprocess`: in this process.
+
+    Raises:
+        ValueError: It is neither.
+
+    """
+    if transport == "http":
+        with fresh_process() as started:
+            async with started.client() as client:
+                yield client, started.pid
+    elif transport == "inprocess":
+        with tempfile.TemporaryDirectory(prefix="khonsu-bench-") as name:
+            folder = Path(name)
+            async with (
+                ControlPlane(store=SQLiteStore(folder / "state.db"), data_dir=folder) as plane,
+                Agent(
+                    "node",
+                    transport=plane.transport(),
+                    drivers=[BinaryDriver()],
+                    data_dir=folder / "agent",
+                    on_exit="stop",
+                ),
+                plane.client() as client,
+            ):
+                yield client, None
+    else:
+        raise ValueError(f"transport {transport!r} is not http or inprocess")
