@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,8 +20,7 @@ from tests.agent.desk import Desk
 from tests.agent.samples import a_group, a_task, an_assignment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Iterator
 
 
 class Hasty(SystemEnv):
@@ -72,3 +75,16 @@ async def home(data_dir: Path) -> AsyncGenerator[Home, None]:
     async with anyio.create_task_group() as group:
         yield Home(data_dir, Desk(group))
         group.cancel_scope.cancel()
+
+
+@pytest.fixture(autouse=True)
+def no_task_left(data_dir: Path) -> Iterator[None]:
+    """Fail a test that leaves a task running."""
+    yield
+    left = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str((process / "cwd").readlink()).startswith(str(data_dir)) and (process / "cmdline").read_bytes():
+                left.append((process / "cmdline").read_bytes())
+                os.kill(int(process.name), signal.SIGKILL)
+    assert left == []
