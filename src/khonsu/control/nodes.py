@@ -180,11 +180,7 @@ class Nodes:
         """Serve `node.drain`."""
         node = self.find(call.text("name"))
         batch = self._state.batch()
-        deadline = Time(batch.now + call.number("deadline_seconds", 600.0))
-        changed = evolve(node, eligibility=Eligibility.DRAINING, drain_deadline_at=deadline, last_seen=None)
-        batch.put(changed)
-        batch.event("node-draining", node=node)
-        self._look_at_jobs_on(batch, node, "drain")
+        changed = self.start_drain(batch, node, Time(batch.now + call.number("deadline_seconds", 600.0)))
         answer = call.answer(batch, self.seen(changed))
         await self._state.commit(batch)
         return answer
@@ -193,7 +189,7 @@ class Nodes:
         """Serve `node.undrain`."""
         node = self.find(call.text("name"))
         batch = self._state.batch()
-        changed = evolve(node, eligibility=Eligibility.ELIGIBLE, drain_deadline_at=None, last_seen=None)
+        changed = evolve(node, eligibility=Eligibility.ELIGIBLE, drain_deadline_at=None, leaving=False, last_seen=None)
         if node.eligibility is not Eligibility.ELIGIBLE:
             batch.put(changed)
             batch.event("node-eligible", node=node)
@@ -234,10 +230,24 @@ class Nodes:
         batch.event("node-removed", reason, node=node)
         self._sessions.forget(node.id)
 
-    def lose_contact(self, batch: Batch, node: Node) -> None:
-        """Mark a node down that was silent for too long: its copies are unknown, not lost."""
+    def start_drain(self, batch: Batch, node: Node, deadline: Time | None, *, leaving: bool = False) -> Node:
+        """Have all work moved off a node, until a deadline or without end."""
+        changed = evolve(
+            node,
+            eligibility=Eligibility.DRAINING,
+            drain_deadline_at=deadline,
+            leaving=leaving,
+            last_seen=None,
+        )
+        batch.put(changed)
+        batch.event("node-draining", "its agent is to stop" if leaving else "", node=node)
+        self._look_at_jobs_on(batch, node, "drain")
+        return changed
+
+    def lose_contact(self, batch: Batch, node: Node, why: str = "nothing was heard of it") -> None:
+        """Mark a node down: its copies are unknown, not lost."""
         batch.put(evolve(node, status=NODE.step(node.status, "expire"), status_at=batch.now, last_seen=None))
-        batch.event("node-down", "nothing was heard of it", node=node)
+        batch.event("node-down", why, node=node)
         for allocation in self._state.tables.allocations_on(node.id):
             if allocation.live and allocation.status is not AllocationStatus.UNKNOWN:
                 unknown = evolve(

@@ -146,7 +146,7 @@ class ControlPlane(Lifetime):
 
         if role != "admin":
             raise ValueError(f"role {role!r} is not supported yet; known is admin")
-        return Client(self._transport(Role.OPERATOR), namespace=namespace)
+        return Client(self._transport(Role.OPERATOR), namespace=namespace, env=self._env)
 
     def transport(self) -> InProcessTransport:
         """Return a transport for an agent in this process; it may join without a token."""

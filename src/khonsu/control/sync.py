@@ -58,14 +58,19 @@ class Sync:
         return answer
 
     async def leave(self, call: Call) -> Mapping[str, Any]:
-        """Serve `node.leave`: a node that has nothing left to run is down at once."""
+        """Serve `node.leave`: the agent runs nothing any more, so that its node is down at once.
+
+        With `drain` it is still there, and asks that its work be moved elsewhere first.
+        """
         node = self._node(call)
-        allocations = self._state.tables.allocations_on(node.id)
-        if node.status is NodeStatus.READY and not any(allocation.live for allocation in allocations):
-            batch = self._state.batch()
-            batch.put(evolve(node, status=NODE.step(node.status, "expire"), status_at=batch.now))
-            batch.event("node-down", "its agent left", node=node)
+        batch = self._state.batch()
+        if call.flag("drain"):
+            if node.eligibility is not Eligibility.DRAINING:
+                self._nodes.start_drain(batch, node, None, leaving=True)
+        elif node.status is NodeStatus.READY:
+            self._nodes.lose_contact(batch, node, "its agent left")
             self._leases.book.end(node.id)
+        if batch.changes:
             await self._state.commit(batch)
         return {}
 
@@ -114,6 +119,8 @@ class Sync:
         """Gather what is new about the node itself."""
         fresh = node if request.facts is None else with_facts(node, request.facts)
         fresh = evolve(fresh, boot_id=request.boot_id)
+        if node.leaving and request.seen is None:
+            fresh = evolve(fresh, eligibility=Eligibility.ELIGIBLE, drain_deadline_at=None, leaving=False)
         if node.status is NodeStatus.DOWN:
             fresh = evolve(fresh, status=NODE.step(node.status, "renew"), status_at=batch.now)
             batch.event("node-ready", "it was heard of again", node=node)

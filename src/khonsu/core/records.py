@@ -253,6 +253,8 @@ class Node(Value):
     status_at: Time
     """When `status` last changed."""
     drain_deadline_at: Time | None = None
+    leaving: bool = False
+    """Whether its own agent asked for the drain, before it stops; the next one makes the node eligible again."""
     last_seen: Time | None = None
     """When the control plane last heard of it; known in memory only, and never stored."""
 
