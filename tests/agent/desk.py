@@ -175,7 +175,7 @@ class Desk(Handler):
 
     async def _leave(self, request: Request) -> Any:
         self._admit(request, request.body["node"])
-        self.left.append(request.body)
+        self.left.append({**request.body, "after": len(self.syncs)})
         if request.body.get("drain"):
             self.draining = True
             for key in list(self.wanted):

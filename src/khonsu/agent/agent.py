@@ -134,6 +134,7 @@ class Agent(Lifetime):
                 await stopping.wait()
                 await self._end(parts, speech.sync)
                 loops.cancel_scope.cancel()
+            await self._leave(parts, speech.sync)
 
     # The beginning.
 
@@ -199,7 +200,7 @@ class Agent(Lifetime):
     # The end.
 
     async def _end(self, parts: Parts, sync: Sync) -> None:
-        """Do with the tasks what is wanted, and say goodbye."""
+        """Do with the tasks what is wanted, and tell what has become of them."""
         workload = parts.workload
         workload.accepting = False
         if self._on_exit == "stop":
@@ -210,7 +211,11 @@ class Agent(Lifetime):
         with anyio.move_on_after(GOODBYE_SECONDS_MAX):
             while workload.untold:
                 await sync.flush()
-            if not workload.live:
+
+    async def _leave(self, parts: Parts, sync: Sync) -> None:
+        """Say goodbye where nothing is left; whoever spoke after that would be there again."""
+        if not parts.workload.live:
+            with anyio.move_on_after(GOODBYE_SECONDS_MAX):
                 await self._say(sync.leave())
 
     async def _drain(self, parts: Parts, sync: Sync) -> None:
