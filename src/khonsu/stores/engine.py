@@ -96,6 +96,8 @@ class Engine:
 
         """
         _, rows, history = self._open_parts()
+        with store_errors(self._path):
+            history.refresh()
         view = RowsView(rows, history.end)
         try:
             return run_over(view, query), history.end
@@ -128,10 +130,12 @@ class Engine:
 
         """
         database, rows, history = self._open_parts()
+        before = history.end
         try:
             with store_errors(self._path):
+                history.refresh()
                 rows.begin()
-                lists = self._run(writes, rows, history.end)
+                lists = self._run(writes, rows, before)
                 if lists:
                     rows.flush()
                     history.add(lists, at)
@@ -139,11 +143,13 @@ class Engine:
                 else:
                     rows.rollback()
         except BaseException:
-            history.undo()
+            history.doubt()
             with store_errors(self._path):
                 rows.rollback()
-            raise
-        history.keep()
+                history.refresh()
+            if history.end == before:
+                raise
+            # It was committed after all: what failed is what SQLite does after a commit, moving the log into the file.
         return history.base
 
     def _run(self, writes: Sequence[Write], rows: SQLiteRows, before: Revision) -> list[ChangeList]:

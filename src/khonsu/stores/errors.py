@@ -7,9 +7,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import clear_frames
 
 from khonsu.errors import StoreDamaged, StoreError, StoreFull, StoreInUse
 
+_APSW_CODES = {
+    "FullError": sqlite3.SQLITE_FULL,
+    "IOError": sqlite3.SQLITE_IOERR,
+    "CantOpenError": sqlite3.SQLITE_CANTOPEN,
+    "ReadOnlyError": sqlite3.SQLITE_READONLY,
+}
 _PRIMARY = 0xFF  # the extended codes carry the primary one in their lowest byte
 
 
@@ -25,9 +32,10 @@ def store_errors(path: str) -> Iterator[None]:
         yield
     except Exception as error:
         found = store_error(error, path)
-        if found is not None:
-            raise found from error
-        raise
+        if found is None:
+            raise
+        _let_go(error)
+        raise found from error
 
 
 def store_error(error: BaseException, path: str) -> StoreError | None:
@@ -56,6 +64,14 @@ def store_error(error: BaseException, path: str) -> StoreError | None:
     return None
 
 
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the frames of an error hold: a cursor among it would keep the file open, and locked, for ever."""
+    while error is not None:
+        clear_frames(error.__traceback__)
+        clear_frames(getattr(getattr(error, "orig", None), "__traceback__", None))
+        error = error.__context__
+
+
 def damaged(path: str, why: str) -> StoreDamaged:
     """Return the error of a file that cannot be trusted."""
     hint = "Nothing was changed. Keep the file as it is, and put a copy from before the damage in its place"
@@ -63,11 +79,13 @@ def damaged(path: str, why: str) -> StoreDamaged:
 
 
 def _code(error: BaseException) -> int | None:
-    """Return SQLite's result code, which sqlite3 and apsw name differently and peewee wraps."""
-    for found in (error, error.args[0] if error.args else None, error.__cause__, error.__context__):
+    """Return SQLite's result code, which sqlite3 and apsw name differently, and peewee wraps."""
+    for found in (getattr(error, "orig", None), error, error.__cause__, error.__context__):
         code = getattr(found, "sqlite_errorcode", None) or getattr(found, "extendedresult", None)
         if isinstance(code, int):
             return code
+        if type(found).__module__ == "apsw":  # raised by a simulated disk, without a code
+            return _APSW_CODES.get(type(found).__name__)
     return None
 
 

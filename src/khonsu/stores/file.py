@@ -30,6 +30,7 @@ WAL_BYTES_KEPT = 32 * 1024 * 1024  # what the log file shrinks to after a larger
 _SQLITE_MIN = (3, 37, 0)  # the first with strict tables
 _WAL_RESET_BUG = ((3, 7, 0), (3, 51, 3))
 _WAL_HEADER_BYTES = 32
+_PAGE_BYTES_MIN = 512
 _NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, which sqlite3 names since Python 3.12
 
 PRAGMAS: tuple[tuple[str, str | int], ...] = (
@@ -116,8 +117,11 @@ def _look_at(path: str, schema: Schema) -> None:
     The first page names file and version whatever the log holds. The rest can be judged only where there is no log,
     that is after a clean end; else that is done under the lock.
     """
-    if not Path(path).is_file() or Path(path).stat().st_size == 0:
+    size = Path(path).stat().st_size if Path(path).is_file() else 0
+    if size == 0:
         return
+    if size < _PAGE_BYTES_MIN:  # for SQLite it would be an empty database
+        raise damaged(path, f"it has {size} bytes, which is no database")
     make: Any = SqliteDatabase
     uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro&immutable=1"
     database = make(uri, uri=True, timeout=0)
@@ -186,7 +190,7 @@ def _check_whole(database: Database, path: str) -> None:
     if pages * page_bytes <= CHECKED_BYTES_MAX:
         fault = _pragma(database, "quick_check(1)")
         if fault != "ok":
-            raise damaged(path, str(fault))
+            raise damaged(path, " ".join(fault.split()))
 
 
 def _check_tables(database: Database, path: str, schema: Schema) -> None:

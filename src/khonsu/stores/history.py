@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import pairwise
 from typing import Any
 
@@ -56,28 +57,38 @@ class History:
         self._tables = tables
         self._version = version
         self._limits = limits
+        self._doubtful = True
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read where the history begins and ends, if that is not known for sure."""
+        if not self._doubtful:
+            return
         terms = self._sql("SELECT term, min(revision) FROM changes GROUP BY term ORDER BY revision").fetchall()
+        ends = self._sql("SELECT term, revision FROM changes ORDER BY revision DESC LIMIT 1").fetchall()
+        sums = self._sql("SELECT sum(length(packed)), count(*) FROM changes").fetchall()
+        oldest = self._sql("SELECT at FROM changes ORDER BY revision LIMIT 1 OFFSET 1").fetchall()
         self.terms = tuple(Revision(term, number) for term, number in terms)
         """The first revision of each term."""
         self.base = self.terms[0]
-        rows = self._sql("SELECT term, revision FROM changes ORDER BY revision DESC LIMIT 1").fetchall()
-        self.end = Revision(*rows[0])
-        sums = self._sql("SELECT sum(length(packed)), count(*) FROM changes").fetchall()
+        self.end = Revision(*ends[0])
         self._bytes: int = sums[0][0] + sums[0][1] * _ROW_BYTES
-        oldest = self._sql("SELECT at FROM changes ORDER BY revision LIMIT 1 OFFSET 1").fetchall()
         self._oldest_at: float = oldest[0][0] if oldest else math.inf
         self._trims = False
-        self._before: tuple[Any, ...] = ()
+        self._doubtful = False
+
+    def doubt(self) -> None:
+        """Know nothing for sure: a commit failed."""
+        self._doubtful = True
 
     def add(self, lists: Sequence[ChangeList], at: float) -> None:
-        """Write change lists, at least one, and trim; call `undo` if the transaction fails.
+        """Write change lists, at least one, and trim; call `doubt` if the transaction fails.
 
         Args:
             lists: The change lists, in order.
             at: The time, in seconds since 1970 UTC.
 
         """
-        self._before = (self.base, self.end, self._bytes, self._oldest_at, self._trims)
         packed = [pack(found.changes) for found in lists]
         count = len(lists)
         columns = (
@@ -93,16 +104,6 @@ class History:
         self._oldest_at = min(self._oldest_at, at)
         self._trim(at)
 
-    def undo(self) -> None:
-        """Forget the last `add`."""
-        if self._before:
-            self.base, self.end, self._bytes, self._oldest_at, self._trims = self._before
-            self._before = ()
-
-    def keep(self) -> None:
-        """Let the last `add` stand."""
-        self._before = ()
-
     def read(self, after: Revision) -> list[ChangeList]:
         """Read some of the change lists after a revision.
 
@@ -112,18 +113,19 @@ class History:
         """
         if after.number < self.base.number:
             raise HistoryGone(f"the changes after revision {after} are pruned; they begin after {self.base}")
-        rows = self._sql(
+        found: list[ChangeList] = []
+        size = 0
+        cursor = self._sql(
             "SELECT term, revision, packed FROM changes WHERE revision > ? ORDER BY revision LIMIT ?",
             after.number,
             _READ_ROWS_MAX,
         )
-        found: list[ChangeList] = []
-        size = 0
-        for term, number, packed in rows:
-            found.append(ChangeList(Revision(term, number), unpack(packed, self._tables)))
-            size += len(packed)
-            if size >= _READ_BYTES_MAX:
-                break
+        with closing(cursor):
+            for term, number, packed in cursor:
+                found.append(ChangeList(Revision(term, number), unpack(packed, self._tables)))
+                size += len(packed)
+                if size >= _READ_BYTES_MAX:
+                    break
         return found
 
     def _trim(self, at: float) -> None:

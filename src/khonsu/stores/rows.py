@@ -115,8 +115,9 @@ class SQLiteRows(Rows):
         sql, parameters = query.sql()
         with self._watched():
             self._write_first()
-            records = map(table.record, self._sql(sql, *parameters))
-            return list(islice((r for r in records if all(w.met_by(r) for w in outside)), limit))
+            rows = self._sql(sql, *parameters).fetchall()
+        records = map(table.record, rows)
+        return list(islice((r for r in records if all(w.met_by(r) for w in outside)), limit))
 
     def put(self, block: Block, records: tuple[Record, ...] | None) -> None:
         """Keep the rows until they are written."""

@@ -68,6 +68,7 @@ class SQLiteStore(Lifetime, Store):
         self._queue: deque[Write] = deque()
         self._arrived: anyio.Event | None = None
         self._stopping = False
+        self._commits = False
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -77,7 +78,8 @@ class SQLiteStore(Lifetime, Store):
     async def read(self, query: Callable[[View], T], /) -> T:
         """Run a query on the store's thread, between two groups."""
         value, revision = await self._open_worker().run(self._engine.read, query)
-        await self._feed.reached(revision.number)
+        if self._commits:
+            await self._feed.reached(revision.number)
         return value
 
     async def write(self, transaction: Callable[[Transaction], T], /) -> Commit[T]:
@@ -132,17 +134,17 @@ class SQLiteStore(Lifetime, Store):
 
     async def _commit(self, worker: Worker, group: list[Write]) -> None:
         """Commit a group: first watchers see it, then callers hear of it."""
-        failure: Exception | None = None
+        self._commits = True
         try:
             base = await worker.run(self._engine.commit, group, self._env.now())
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait for the group
-            failure = error
+            for write in group:
+                write.error = write.error or _copy(error)
         else:
             commits = [write.commit for write in group if write.commit is not None]
             self._feed.publish([ChangeList(commit.revision, commit.changes) for commit in commits], base)
+        self._commits = False
         for write in group:
-            if failure is not None and write.error is None:
-                write.error = _copy(failure)
             write.done.set()
 
     def _wake(self) -> None:

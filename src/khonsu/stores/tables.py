@@ -91,10 +91,14 @@ class Table:
         with _named(self.name):
             for name, column in self.columns.items():
                 values = [getattr(records[0], name)] if count == 1 else list(map(attrgetter(name), records))
-                if count == 1 or values.count(values[0]) == count:
+                if count == 1 or _all_the_same(values, column):
                     same[name] = column.encode(values[0])
+                    continue
+                stored = column.encode_many(values)
+                if stored.count(stored[0]) == count:
+                    same[name] = stored[0]
                 else:
-                    each[name] = column.encode_many(values)
+                    each[name] = stored
         return Block(self, count, each, same)
 
     def block_from(self, columns: Columns) -> Block:
@@ -168,6 +172,13 @@ class Block:
             return tuple([build(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)])
         except _UNREADABLE as error:
             raise _unreadable(self.table, error) from error
+
+
+def _all_the_same(values: list[Any], column: Column) -> bool:
+    """Return whether one stored form will do. In JSON, 1 and True are equal and yet not the same."""
+    if column.form.compared:
+        return values.count(values[0]) == len(values)
+    return len(set(map(id, values))) == 1
 
 
 _UNREADABLE = (TypeError, ValueError, KeyError, InvalidRequest)
