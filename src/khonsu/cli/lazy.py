@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 from attrs import frozen
+
+OWN = 125
+"""The exit code of everything of Khonsu's own, where others are those of tasks."""
+
+_JSON = "khonsu.json"
+_EXIT_CODE = "khonsu.exit-code"
 
 
 @frozen
@@ -98,15 +103,24 @@ class Root(Verbs):
             with formatter.section(title):
                 formatter.write_dl(rows)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take note of what decides how wrong usage is told."""
+        ours = args[: args.index("--")] if "--" in args else args
+        ctx.meta[_JSON], ctx.meta[_EXIT_CODE] = "--json" in ours, "--exit-code" in ours
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; wrong usage is told as a problem document where JSON is asked for."""
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            if "--json" not in sys.argv:
+            if ctx.meta[_JSON]:
+                _as_problem(error)
+            elif ctx.meta[_EXIT_CODE]:
+                error.show()
+            else:
                 raise
-            _as_problem(error)
-            ctx.exit(error.exit_code)
+            ctx.exit(OWN if ctx.meta[_EXIT_CODE] else error.exit_code)
 
 
 def _version_option() -> click.Option:

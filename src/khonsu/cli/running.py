@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import click
 from attrs import frozen
 
+from khonsu.cli.lazy import OWN
 from khonsu.cli.output import Out
 from khonsu.errors import (
     InvalidJob,
@@ -35,8 +36,6 @@ NOT_FOUND: Final = 4
 NOT_ALLOWED: Final = 5
 UNREACHABLE: Final = 6
 TIMED_OUT: Final = 7
-OWN: Final = 125
-"""Everything of Khonsu's own, where the exit code is the task's."""
 INTERRUPTED: Final = 130
 
 EXIT_CODES: Final[Mapping[type[KhonsuError], int]] = {
@@ -64,8 +63,8 @@ class Dial:
     ca: Path | None = None
     namespace: str = "default"
 
-    def client(self) -> Client:
-        """Return a client of it.
+    def client(self) -> tuple[Client, str]:
+        """Return a client of it, and its URL.
 
         Raises:
             KhonsuError: Nothing says which one is meant, or it cannot be used.
@@ -75,7 +74,7 @@ class Dial:
         from khonsu.client.resolve import resolve
 
         transport, credential = resolve(self.server, self._token(), self.ca, data_dir=self.data_dir)
-        return Client(transport, token=credential, namespace=self.namespace)
+        return Client(transport, token=credential, namespace=self.namespace), transport.url
 
     def _token(self) -> str | None:
         if self.token_file is None:
@@ -87,13 +86,14 @@ class Dial:
 
 
 class Desk:
-    """What a command works with: the client, and where it writes."""
+    """What a command works with: the client, its server, and where it writes."""
 
-    def __init__(self, client: Client, out: Out) -> None:
-        """Take both."""
+    def __init__(self, client: Client, server: str, out: Out) -> None:
+        """Take all of it; `server` is the URL of the control plane."""
         from khonsu.env import SystemEnv
 
         self.client = client
+        self.server = server
         self.out = out
         self.env = SystemEnv()
 
@@ -149,8 +149,9 @@ def asking(*, namespaced: bool = True) -> Decorator:
     def make(function: Callable[..., Awaitable[int | None]]) -> Callable[..., Any]:
         def command(out: Out, *arguments: Any, dial: Dial, **options: Any) -> None:
             async def work() -> int | None:
-                async with dial.client() as client:
-                    return await function(Desk(client, out), *arguments, **options)
+                client, server = dial.client()
+                async with client:
+                    return await function(Desk(client, server, out), *arguments, **options)
 
             execute(work, out, own_code=OWN if options.get("exit_code") else None)
 

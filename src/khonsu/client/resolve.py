@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, frozen
 
-from khonsu.abc.transport import Transport
 from khonsu.client.profiles import Profile, development_directory, read_profiles
 from khonsu.core.secret import Secret
 from khonsu.errors import InvalidRequest, NotAllowed, Unreachable
 from khonsu.security.files import PrivateDirectory
+
+if TYPE_CHECKING:
+    from khonsu.transports.http import HTTPTransport
 
 SERVER_VARIABLE: Final = "KHONSU_SERVER"
 TOKEN_VARIABLE: Final = "KHONSU_TOKEN"  # noqa: S105 - the name of a variable
@@ -45,7 +47,7 @@ def resolve(
     ca: str | Path | None,
     *,
     data_dir: Path | None = None,
-) -> tuple[Transport, Secret | None]:
+) -> tuple[HTTPTransport, Secret | None]:
     """Return the way to a control plane, and the credential for it. Reads small files.
 
     Args:
