@@ -100,8 +100,9 @@ class ControlPlane(Lifetime):
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; `task_status` is told when requests are served."""
         async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(self._store)
+            # The keys first: they make the data directory, in which the store may be.
             authority = await self._open_authority()
+            store = await stack.enter_async_context(self._store)
             state = State(store, self._env)
             await state.load()
             writer = await stack.enter_async_context(anyio.create_task_group())
