@@ -24,7 +24,6 @@ class Profile:
     ca: str = field(repr=False)
     """The certificate of its authority (PEM)."""
     token: str = field(repr=False)
-    namespace: str = "default"
 
 
 @frozen(kw_only=True)
