@@ -36,5 +36,8 @@ def test_imports_for_the_type_checker_only_go_down_too() -> None:
     for arrow in contract().get("ignore_imports", ()):
         importer, imported = arrow.split(" -> ")
         graph.remove_import(importer=importer, imported=imported)
+    # The names at the top are re-exports of all layers; who imports the top imports what it uses of it.
+    for imported in graph.find_modules_directly_imported_by("khonsu"):
+        graph.remove_import(importer="khonsu", imported=imported)
     wrong = graph.find_illegal_dependencies_for_layers(layers=tuple(layers()), containers={"khonsu"})
     assert sorted(f"{each.importer} -> {each.imported}" for each in wrong) == []
