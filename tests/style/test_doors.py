@@ -49,8 +49,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "control/worker.py": 1,  # a scheduler is somebody else's code, and must not end the control plane
     "env.py": 1,  # a worker thread hands what a call raised to the task that waits for it
     "scopes.py": 1,  # what fails beside the block's own error becomes a note on it
-    "stores/engine.py": 2,  # what a transaction raised goes to the task that waits; a commit that failed is found out
-    "stores/errors.py": 1,  # whatever the database raises is told apart in one place
+    "stores/engine.py": 1,  # the writer's thread hands what a transaction raised to the task that waits for it
     "stores/sqlite.py": 1,  # a transaction that fails, however, undoes itself and nothing else
     "supervisor/child.py": 1,  # between fork and exec, nothing may unwind into the parent's code
     "transports/serving.py": 1,  # one request that fails must not end the server; its caller is told without the inside
