@@ -97,16 +97,8 @@ def context_list(out: Out) -> None:
         elif not names:
             out.note("You are logged in nowhere. `khonsu login URL --fingerprint khc1...` is how it begins.")
         else:
-            rows = [
-                (
-                    "*" if name == known.current else "",
-                    name,
-                    known.profiles[name].server,
-                    known.profiles[name].namespace,
-                )
-                for name in names
-            ]
-            out.table(("", "NAME", "SERVER", "NAMESPACE"), rows)
+            rows = [("*" if name == known.current else "", name, known.profiles[name].server) for name in names]
+            out.table(("", "NAME", "SERVER"), rows)
 
     attempt(work, out)
 

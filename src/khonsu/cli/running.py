@@ -164,13 +164,20 @@ def asking(*, namespaced: bool = True) -> Decorator:
     return make
 
 
-def execute(work: Callable[[], Awaitable[int | None]], out: Out, *, own_code: int | None = None) -> None:
+def execute(
+    work: Callable[[], Awaitable[int | None]],
+    out: Out,
+    *,
+    own_code: int | None = None,
+    interrupted: Callable[[], str] = lambda: "Interrupted.",
+) -> None:
     """Run a command in an event loop, and end with its exit code.
 
     Args:
         work: The command; returns the exit code, None for 0.
         out: Where an error is written.
         own_code: The exit code of every error, where other codes are the task's.
+        interrupted: What is said when the command is interrupted from the keyboard.
 
     """
     import anyio
@@ -178,7 +185,7 @@ def execute(work: Callable[[], Awaitable[int | None]], out: Out, *, own_code: in
     try:
         code = anyio.run(work)
     except KeyboardInterrupt:
-        out.note("interrupted")
+        out.note(interrupted())
         code = INTERRUPTED
     except KhonsuError as error:
         out.error(error)
