@@ -97,7 +97,7 @@ class Agent(Lifetime):
         self._settings = Settings(
             name=name,
             drivers={driver.name: driver for driver in drivers},
-            directory=Path(data_dir),
+            directory=Path(data_dir).absolute(),
             labels=dict(labels or {}),
             resources=resources,
             limits=limits if limits is not None else Limits(),
