@@ -126,6 +126,19 @@ async def test_a_helper_takes_its_task_with_it(supervisor: Supervisor, tmp_path:
     assert not await supervisor.reattach(handle)
 
 
+async def test_the_death_of_one_helper_is_nothing_to_the_others(supervisor: Supervisor, tmp_path: Path) -> None:
+    """When a helper is killed, the fork server and the tasks of other helpers go on."""
+    first, second = [await supervisor.spawn(spec(tmp_path / name, "/bin/sleep", "1000")) for name in "ab"]
+    os.kill(number(first, "helper_pid"), signal.SIGKILL)
+    await supervisor.wait(first)
+    third = await supervisor.spawn(spec(tmp_path / "c", "/bin/sleep", "1000"))
+    assert server_of(third) == server_of(second)
+    assert not (tmp_path / "supervisor" / "v1" / "server.log.1").exists()
+    for handle in (second, third):
+        assert is_alive(number(handle, "pid"))
+        await supervisor.stop(handle, signal="SIGKILL", grace_seconds=0)
+
+
 async def test_an_attempt_whose_helper_died_is_used_up(supervisor: Supervisor, tmp_path: Path) -> None:
     """Asking for it again starts nothing: it is the same attempt, and it has failed."""
     asked = spec(tmp_path, "/bin/sleep", "1000")

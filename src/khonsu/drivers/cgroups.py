@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from khonsu.abc.driver import SpawnSpec
 from khonsu.supervisor.processes import descendants, everyone
@@ -26,6 +27,9 @@ class CgroupSupport:
         version: Of the cgroup hierarchy that limits memory; 0 if there is none for us.
         memory: The group below which groups with a memory limit can be made, or None.
         cpu: The same for a share of the CPU; in version 2 the same group.
+        bases: What to write into each of these groups when it is made: it comes with the first task and goes with
+            the last.
+        files: The names of the files that such a group has on this kernel.
         message: Why something is missing, for people.
 
     """
@@ -33,6 +37,8 @@ class CgroupSupport:
     version: int = 0
     memory: Path | None = None
     cpu: Path | None = None
+    bases: Mapping[Path, Mapping[str, str]] = field(factory=dict)
+    files: frozenset[str] = frozenset()
     message: str = ""
 
     def task_group(self, spec: SpawnSpec) -> dict[str, Any] | None:
@@ -43,25 +49,24 @@ class CgroupSupport:
             return None
         settings: list[list[str]] = []
         if memory := groups.get("memory"):
-            settings += _settings(memory, _memory_v1(spec) if self.version == 1 else _memory_v2(spec), self.memory)
+            settings += self._settings(memory, _memory_v1(spec) if self.version == 1 else _memory_v2(spec))
         if cpu := groups.get("cpu"):
-            settings += _settings(cpu, _cpu_v2(spec) if self.version == 2 else _cpu_v1(spec), self.cpu)
-        events = "memory.events" if self.version == 2 else "memory.oom_control"
+            settings += self._settings(cpu, _cpu_v1(spec) if self.version == 1 else _cpu_v2(spec))
+        events = "memory.oom_control" if self.version == 1 else "memory.events"
         return {
+            "bases": [(str(base), _lines(base, values)) for base, values in self.bases.items()],
             "groups": list(dict.fromkeys(str(group) for group in groups.values())),
             "settings": settings,
             "events": f"{groups['memory']}/{events}" if self.memory else None,
         }
 
-    def remove(self) -> None:
-        """Remove the groups that tasks were to be in, unless some still are."""
-        for base in {self.memory, self.cpu}:
-            if base is None:
-                continue
-            try:
-                base.rmdir()
-            except OSError:
-                continue
+    def _settings(self, group: Path, wanted: Mapping[str, str]) -> list[list[str]]:
+        """Return the values to write, without those for files that this kernel does not have."""
+        return _lines(group, {file: value for file, value in wanted.items() if file in self.files})
+
+
+def _lines(group: Path, values: Mapping[str, str]) -> list[list[str]]:
+    return [[str(group / file), value] for file, value in values.items()]
 
 
 def digest(text: str) -> str:
@@ -70,10 +75,10 @@ def digest(text: str) -> str:
 
 
 def cgroup_support(name: str, *, proc: Path = Path("/proc/self")) -> CgroupSupport:
-    """Find out by trying, and make the group below which the tasks' groups will be.
+    """Find out by trying; nothing is left of it.
 
     Args:
-        name: Of that group, below the agent's own.
+        name: Of the group for the tasks, below the agent's own.
         proc: The folder that describes this process.
 
     """
@@ -120,27 +125,58 @@ def own_groups(proc: Path) -> dict[str, Path]:
 
 def _try_v1(own: Mapping[str, Path], name: str) -> CgroupSupport:
     found: dict[str, Path] = {}
+    bases: dict[Path, Mapping[str, str]] = {}
+    files: set[str] = set()
     problems: list[str] = []
-    probes = {"memory": ("memory.limit_in_bytes", "-1"), "cpu": ("cpu.shares", str(1024 * _cores()))}
-    for controller, (file, value) in probes.items():
+    # All tasks together weigh as much as the whole machine, against what else runs there.
+    probes = {"memory": {"memory.limit_in_bytes": "-1"}, "cpu": {"cpu.shares": str(1024 * _cores())}}
+    for controller, values in probes.items():
         if controller not in own:
             problems.append(f"no {controller} controller")
             continue
         base = own[controller] / name
         try:
-            base.mkdir(exist_ok=True)
-            (base / file).write_text(value, "ascii")
+            files |= _try_base(base, values)
         except OSError as error:
             problems.append(f"{controller}: {error.strerror} ({base})")
         else:
             found[controller] = base
-    version = 1 if found else 0
-    return CgroupSupport(version=version, memory=found.get("memory"), cpu=found.get("cpu"), message="; ".join(problems))
+            bases[base] = values
+    return CgroupSupport(
+        version=1 if found else 0,
+        memory=found.get("memory"),
+        cpu=found.get("cpu"),
+        bases=bases,
+        files=frozenset(files),
+        message="; ".join(problems),
+    )
+
+
+def _try_base(base: Path, values: Mapping[str, str]) -> set[str]:
+    """Make a group as it will be, return the files it has, and remove it again unless tasks are in it.
+
+    Raises:
+        OSError: It cannot be made.
+
+    """
+    base.mkdir(exist_ok=True)
+    try:
+        for file, value in values.items():
+            (base / file).write_text(value, "ascii")
+        probe = base / "probe"
+        probe.mkdir(exist_ok=True)
+        files = {path.name for path in probe.iterdir()}
+        probe.rmdir()
+    finally:
+        with suppress(OSError):
+            base.rmdir()
+    return files
 
 
 def _try_v2(own: Path, name: str) -> CgroupSupport:
     if own.name == _LEAF:
         own = own.parent  # we have moved there before
+    base = own / name
     try:
         wanted = {"memory", "cpu"} & set((own / "cgroup.controllers").read_text("ascii").split())
         if "memory" not in wanted:
@@ -149,14 +185,14 @@ def _try_v2(own: Path, name: str) -> CgroupSupport:
         if not wanted <= set((own / "cgroup.subtree_control").read_text("ascii").split()):
             _make_room(own)
             (own / "cgroup.subtree_control").write_text(enable, "ascii")
-        base = own / name
-        base.mkdir(exist_ok=True)
-        (base / "cgroup.subtree_control").write_text(enable, "ascii")
+        values = {"cgroup.subtree_control": enable}
         if "cpu" in wanted:
-            (base / "cpu.weight").write_text(str(min(10000, 100 * _cores())), "ascii")
+            values["cpu.weight"] = str(min(10000, 100 * _cores()))
+        files = _try_base(base, values)
     except OSError as error:
         return CgroupSupport(message=f"no cgroup can be made below {own}: {error.strerror or error}")
-    return CgroupSupport(version=2, memory=base, cpu=base if "cpu" in wanted else None)
+    cpu = base if "cpu" in wanted else None
+    return CgroupSupport(version=2, memory=base, cpu=cpu, bases={base: values}, files=frozenset(files))
 
 
 def _make_room(own: Path) -> None:
@@ -175,11 +211,6 @@ def _make_room(own: Path) -> None:
     (own / _LEAF).mkdir(exist_ok=True)
     for pid in members:
         (own / _LEAF / "cgroup.procs").write_text(str(pid), "ascii")
-
-
-def _settings(group: Path, wanted: Mapping[str, str], base: Path | None) -> list[list[str]]:
-    """Return the values to write, without those for files that this kernel does not have."""
-    return [[str(group / file), value] for file, value in wanted.items() if base and (base / file).exists()]
 
 
 def _memory_v1(spec: SpawnSpec) -> dict[str, str]:

@@ -86,6 +86,7 @@ class ForkServerClient:
                     answer = await line.call(spec)
                 except _GONE:
                     await anyio.aclose_forcefully(line.stream)
+                    await self.aclose()  # the others lead to the same dead server
                 except BaseException:
                     # An answer that nobody reads would be taken for that of the next request.
                     await anyio.aclose_forcefully(line.stream)

@@ -68,7 +68,6 @@ class Supervisor:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._server.aclose()
-        self.cgroups.remove()
 
     def _prepare(self) -> CgroupSupport:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -13,22 +13,41 @@ if TYPE_CHECKING:
     from .orders import Cgroup
 
 _REMOVE_SECONDS = 2.0
+_MAKE_TRIES = 20
 
 
 def enter_cgroup(cgroup: Cgroup) -> None:
-    """Make the groups and set their limits; the task joins them itself.
+    """Make the groups and set their limits; the task is put into them later.
 
     Raises:
         OSError: The kernel refused; some groups may be left.
 
     """
+    for tries_left in reversed(range(_MAKE_TRIES)):
+        try:
+            _make(cgroup)
+            break
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+            # Between our two steps the last task of before went, and took the group with it that is for all.
+    for path, value in cgroup["settings"]:
+        write_file(path, value)
+
+
+def _make(cgroup: Cgroup) -> None:
+    for base, settings in cgroup["bases"]:
+        try:
+            os.mkdir(base)
+        except FileExistsError:
+            continue
+        for path, value in settings:
+            write_file(path, value)
     for group in cgroup["groups"]:
         try:
             os.mkdir(group)
         except FileExistsError:
             _kill_members(group)  # of a helper that died before it could clear up
-    for path, value in cgroup["settings"]:
-        write_file(path, value)
 
 
 def join_cgroup(groups: list[str], pid: int) -> None:
@@ -55,16 +74,18 @@ def out_of_memory_kills(events: str | None) -> int:
 
 
 def leave_cgroup(groups: list[str]) -> None:
-    """Kill whatever is in the groups and remove them; what cannot be removed soon is left."""
+    """Kill whatever is in the groups and remove them, and with the last of them the group that was for all."""
     deadline = time.monotonic() + _REMOVE_SECONDS
     left = list(groups)
     while left:
         left = [group for group in left if not _remove(group)]
         if not left or time.monotonic() > deadline:
-            return
+            break
         for group in left:
             _kill_members(group)
         time.sleep(0.002)
+    for group in groups:
+        _remove(os.path.dirname(group))  # only an empty group can be removed
 
 
 def write_file(path: str, text: str) -> None:

@@ -46,11 +46,13 @@ class Forker:
     and `ended PID STATUS`. The lines of the helpers come through the same pipe.
     """
 
-    def __init__(self, channel: socket.socket, reports: int) -> None:
+    def __init__(self, channel: socket.socket, reports: int, server: int) -> None:
         self._channel = channel
         self._reports = reports
-        self._helpers: set[int] = set()
+        self._known = {server}  # our children that are no strays: the server and the helpers
         self._pid = os.getpid()
+        self._forking = False
+        self._children_ended = False
         signal.signal(signal.SIGCHLD, self._on_child)
 
     def serve(self) -> NoReturn:
@@ -68,6 +70,7 @@ class Forker:
             self._fork(data, _NUMBERS.unpack(ancillary[0][2]))
 
     def _fork(self, data: bytes, descriptors: tuple[int, ...]) -> None:
+        self._forking = True
         try:
             pid = os.fork()
         except OSError as error:
@@ -75,8 +78,11 @@ class Forker:
         else:
             if not pid:
                 self._become_helper(data, descriptors)
-            self._helpers.add(pid)
+            self._known.add(pid)
             os.write(self._reports, b"forked %d 0\n" % pid)
+        self._forking = False
+        if self._children_ended:
+            self._reap()
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -94,15 +100,21 @@ class Forker:
         """Reap helpers that ended, and end what a dead one left behind; helpers inherit this, and it does nothing."""
         if os.getpid() != self._pid:
             return
-        strays = False
+        if self._forking:
+            self._children_ended = True  # perhaps the very one whose pid is not known yet
+        else:
+            self._reap()
+
+    def _reap(self) -> None:
+        self._children_ended = strays = False
         try:
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     break
                 # What a stray leaves behind is a stray, too.
-                strays = strays or status != 0 or pid not in self._helpers
-                self._helpers.discard(pid)
+                strays = strays or status != 0 or pid not in self._known
+                self._known.discard(pid)
                 os.write(self._reports, b"ended %d %d\n" % (pid, status))
         except ChildProcessError:
             return
@@ -114,7 +126,7 @@ class Forker:
     def _kill_strays(self) -> None:
         """Kill our children that are no helpers: tasks and theirs, whose helper died, come to us."""
         for process in everyone():
-            if process.parent == self._pid and process.pid not in self._helpers and not process.zombie:
+            if process.parent == self._pid and process.pid not in self._known and not process.zombie:
                 try:
                     os.kill(process.pid, signal.SIGKILL)
                 except (ProcessLookupError, PermissionError):

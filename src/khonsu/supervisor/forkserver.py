@@ -65,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     listener.bind(SOCKET)
     listener.listen(128)
     listener.setblocking(False)
+    if os.access(LOG, os.F_OK):
+        os.rename(LOG, f"{LOG}.1")  # what the server before us had to say, if it died
     log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     if os.fork():
         os._exit(0)  # whoever started us sees that the socket is there
@@ -86,7 +88,8 @@ def _split(listener: socket.socket, lock: int, idle_seconds: float) -> None:
         fcntl.fcntl(reports, fcntl.F_SETPIPE_SZ, 2**20)  # room for all that can be said while nobody listens
     gc.collect()
     gc.freeze()  # so that a helper's collector leaves the memory alone that it shares with us
-    if not os.fork():
+    server = os.fork()
+    if not server:
         inner.close()
         os.close(reports_end)
         name_process(b"khonsu-server")
@@ -97,7 +100,7 @@ def _split(listener: socket.socket, lock: int, idle_seconds: float) -> None:
         os.close(descriptor)
     become_reaper()
     name_process(b"khonsu-forker")
-    Forker(inner, reports_end).serve()
+    Forker(inner, reports_end, server).serve()
 
 
 class Connection:
@@ -141,7 +144,6 @@ class ForkServer:
         self._forking: Attempt | None = None
         self._helpers: dict[int, list[str]] = {}  # pid of each, and the cgroups of its task
         self._serials: dict[int, int] = {}  # pid of each that is starting
-        self._bases: set[str] = set()
         self._line = b""  # the beginning of a report whose end was not read yet
         os.set_blocking(reports, False)
         self._poller = select.poll()
@@ -157,7 +159,7 @@ class ForkServer:
             else:
                 left = self._idle_seconds - (time.monotonic() - idle_since)
                 if left <= 0.0:
-                    break
+                    return
                 patience_ms = int(left * 1000) + 1
             for descriptor, event in self._poller.poll(patience_ms):
                 if descriptor == self._reports:
@@ -167,11 +169,6 @@ class ForkServer:
                     self._accept()
                 elif descriptor in self._connections:
                     self._attend(self._connections[descriptor], event)
-        for base in self._bases:
-            try:
-                os.rmdir(base)
-            except OSError:
-                continue  # in use by another agent, or gone
 
     def _accept(self) -> None:
         try:
@@ -259,7 +256,6 @@ class ForkServer:
             return
         attempt.waiters.append((connection, number))
         self._starting[attempt.serial] = attempt
-        self._bases.update(os.path.dirname(group) for group in attempt.cgroups)
         self._queue.append(attempt)
         self._feed()
 

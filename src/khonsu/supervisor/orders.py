@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from typing import TypedDict
 
     class Cgroup(TypedDict):
-        """Groups to make and to join, values to write first, and the file that counts out-of-memory kills."""
+        """Groups to make and to join, values to write first, and the file that counts out-of-memory kills.
 
+        `bases` are the groups above those, for all tasks of the agent, with what is written when one is made.
+        """
+
+        bases: list[tuple[str, list[list[str]]]]
         groups: list[str]
         settings: list[list[str]]
         events: str | None
@@ -78,9 +82,22 @@ class Orders:
 
     def __init__(self, data: bytes, descriptors: Sequence[int]) -> None:
         (
-            self.serial, self.directory, self.log_directory, self.log_files, self.log_file_bytes, self.lease_path,
-            self.kill_timeout_seconds, self.uid, self.gid, self.groups, self.cwd, self.executable, self.argv, self.env,
-            self.cgroups, self.events,
+            self.serial,
+            self.directory,
+            self.log_directory,
+            self.log_files,
+            self.log_file_bytes,
+            self.lease_path,
+            self.kill_timeout_seconds,
+            self.uid,
+            self.gid,
+            self.groups,
+            self.cwd,
+            self.executable,
+            self.argv,
+            self.env,
+            self.cgroups,
+            self.events,
         ) = marshal.loads(data)  # noqa: S302 - from ourselves
         # The first two are only kept open: the claim's lock, and the writer that keeps `control` from ending.
         (
