@@ -1,0 +1,137 @@
+"""`agents`: many simulated agents on one control plane, over real TLS sockets, each with its own connection.
+
+The control plane is a process of its own; the load is made here, on the same machine.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+from attrs import define, field
+
+from khonsu.bench import processes
+from khonsu.bench.jobs import printed, sleeper
+from khonsu.bench.machines import Machine
+from khonsu.bench.nodes import Started, fresh_process
+from khonsu.bench.report import Measured, percentile
+from khonsu.client.client import Client
+from khonsu.core.secret import Secret
+from khonsu.errors import KhonsuError
+from khonsu.transports.http import HTTPTransport
+
+JOINING = 20
+LIMIT_SECONDS = 300.0
+
+
+@define(eq=False)
+class Load:
+    """What all simulated agents together have seen."""
+
+    measuring: bool = False
+    late: list[float] = field(factory=list)
+    """For each renewal, how long its answer took beyond what it was held."""
+    failed: int = 0
+    running: int = 0
+
+
+async def agents(*, agents: int = 1_000, allocations: int = 5, seconds: float = 20.0) -> Measured:
+    """Measure the 99th percentile of the seconds that a renewal takes beyond the time that it is held.
+
+    Args:
+        agents: How many agents there are.
+        allocations: How many allocations each has.
+        seconds: For how long it is measured, once all have joined and run their allocations.
+
+    """
+    raise_file_limit()
+    load = Load()
+    job = sleeper("sleepers", agents * allocations)
+    with fresh_process(bare=True) as control:
+        async with control.client() as client, _all_at_work(control, client, agents, load):
+            if allocations:
+                await client.submit(job)
+                with anyio.fail_after(LIMIT_SECONDS):
+                    while load.running < agents * allocations:  # noqa: ASYNC110 - counted by many tasks
+                        await anyio.sleep(0.1)
+                await anyio.sleep(1.0)
+            before = processes.cpu_seconds(control.pid)
+            began = time.perf_counter()
+            load.measuring = True
+            await anyio.sleep(seconds)
+            load.measuring = False
+            took = time.perf_counter() - began
+            spent = processes.cpu_seconds(control.pid) - before
+            size = processes.pss_bytes(control.pid)
+            status = await client.status()
+        peak = processes.peak_rss_bytes(control.pid)
+    return Measured(
+        figure=percentile(load.late, 0.99) if load.late else 0.0,
+        unit="s",
+        samples=tuple(percentile(load.late, share) for share in (0.5, 0.9, 0.99, 0.999)) if load.late else (),
+        peak_rss_bytes=peak,
+        bytes_per_item=size / agents,
+        wrong=load.failed + (agents - status.nodes_ready),
+        details={
+            "renewals_per_second": len(load.late) / took,
+            "control_plane_cores": spent / took,
+            "control_plane_bytes": size,
+            "samples_are": "p50, p90, p99, p99.9",
+            "job": printed(job),
+        },
+    )
+
+
+@asynccontextmanager
+async def _all_at_work(control: Started, client: Client, count: int, load: Load) -> AsyncGenerator[None, None]:
+    """Own agents that have joined and renew their leases."""
+    transport = control.transport()
+    numbers = iter(range(count))
+    machines: list[Machine] = []
+
+    async def join(stack: AsyncExitStack) -> None:
+        for number in numbers:
+            machines.append(await _join(stack, transport, client, number))
+            group.start_soon(_work, machines[-1], load)
+
+    async with AsyncExitStack() as stack, anyio.create_task_group() as group:
+        async with anyio.create_task_group() as joining:
+            for _ in range(JOINING):
+                joining.start_soon(join, stack)
+        yield
+        group.cancel_scope.cancel()
+
+
+async def _join(stack: AsyncExitStack, transport: HTTPTransport, client: Client, number: int) -> Machine:
+    invitation = await client.invite_node(name=f"node-{number}")
+    connection = await stack.enter_async_context(transport.connect(None))
+    return await Machine.join(connection, number, token=Secret(invitation.token))
+
+
+async def _work(machine: Machine, load: Load) -> None:
+    """Do what an agent does, but for the tasks."""
+    response = await machine.sync()
+    await anyio.sleep(random.random() * machine.interval_seconds)  # noqa: S311 - they do not all start at once
+    while True:
+        reports = machine.start(response)
+        hold = 0.0 if reports else machine.interval_seconds
+        began = time.perf_counter()
+        try:
+            response = await machine.sync(hold_seconds=hold, reports=reports)
+        except KhonsuError:
+            load.failed += 1
+            await anyio.sleep(1.0)
+            continue
+        if load.measuring:
+            load.late.append(max(0.0, time.perf_counter() - began - hold))
+        load.running += len(reports)
+
+
+def raise_file_limit() -> None:
+    """Allow this process, and those that it starts, as many files as it may have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
