@@ -17,10 +17,11 @@ from attrs import define, field
 from khonsu.bench import processes
 from khonsu.bench.jobs import printed, sleeper
 from khonsu.bench.machines import Machine
-from khonsu.bench.nodes import Started, fresh_process
+from khonsu.bench.nodes import Started, beside, fresh_process
 from khonsu.bench.report import Measured, percentile
 from khonsu.client.client import Client
 from khonsu.core.secret import Secret
+from khonsu.env import SystemEnv
 from khonsu.errors import KhonsuError
 from khonsu.transports.http import HTTPTransport
 
@@ -49,26 +50,28 @@ async def agents(*, agents: int = 1_000, allocations: int = 5, seconds: float = 
 
     """
     raise_file_limit()
+    env = SystemEnv()
     load = Load()
     job = sleeper("sleepers", agents * allocations)
-    with fresh_process(bare=True) as control:
-        async with control.client() as client, _all_at_work(control, client, agents, load):
+    async with beside(fresh_process(bare=True)) as control:
+        client = await env.run_blocking(control.client)
+        async with client, _all_at_work(control, client, agents, load):
             if allocations:
                 await client.submit(job)
                 with anyio.fail_after(LIMIT_SECONDS):
                     while load.running < agents * allocations:  # noqa: ASYNC110 - counted by many tasks
                         await anyio.sleep(0.1)
                 await anyio.sleep(1.0)
-            before = processes.cpu_seconds(control.pid)
+            before = await env.run_blocking(processes.cpu_seconds, control.pid)
             began = time.perf_counter()
             load.measuring = True
             await anyio.sleep(seconds)
             load.measuring = False
             took = time.perf_counter() - began
-            spent = processes.cpu_seconds(control.pid) - before
-            size = processes.pss_bytes(control.pid)
+            spent = await env.run_blocking(processes.cpu_seconds, control.pid) - before
+            size = await env.run_blocking(processes.pss_bytes, control.pid)
             status = await client.status()
-        peak = processes.peak_rss_bytes(control.pid)
+        peak = await env.run_blocking(processes.peak_rss_bytes, control.pid)
     return Measured(
         figure=percentile(load.late, 0.99) if load.late else 0.0,
         unit="s",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -25,6 +24,7 @@ from khonsu.abc.transport import Connection
 from khonsu.bench import processes
 from khonsu.bench.jobs import printed, small
 from khonsu.bench.machines import CPU_MILLIS, DISK_BYTES, MEMORY_BYTES, Machine
+from khonsu.bench.nodes import beside, folder
 from khonsu.bench.report import Measured
 from khonsu.client.client import Client
 from khonsu.control.plane import ControlPlane
@@ -33,6 +33,7 @@ from khonsu.core.job import Job
 from khonsu.core.records import Allocation
 from khonsu.core.states import AllocationStatus
 from khonsu.drivers.binary import BinaryConfig
+from khonsu.env import SystemEnv
 from khonsu.stores.sqlite import SQLiteStore
 
 JOINING = 100
@@ -75,10 +76,10 @@ async def c1m(
     spreads = [Spread("label.rack")] if spread else []
     config = BinaryConfig("sleep", args=("3600",))
     made = [small(f"job-{number}", config, count=count, scheduler=scheduler, spreads=spreads) for number in range(jobs)]
-    with tempfile.TemporaryDirectory(prefix="khonsu-bench-") as name:
-        file = Path(name) / "state.db"
+    async with beside(folder()) as place:
+        file = place / "state.db"
         seen = await _measure(file, nodes, made, busy)
-        size = file.stat().st_size
+        size = await anyio.Path(file).stat()
         placed = await _committed(file)
     wanted = jobs * count
     return Measured(
@@ -91,7 +92,7 @@ async def c1m(
             "seconds": seen.seconds,
             "joining_seconds": seen.joining_seconds,
             "renewals": seen.renewals,
-            "file_bytes_per_item": size / wanted,
+            "file_bytes_per_item": size.st_size / wanted,
             "unknown": sum(one.status is AllocationStatus.UNKNOWN for one in placed),
             "nodes_used": len({one.node_id for one in placed}),
             "job": printed(made[0]),
@@ -104,15 +105,18 @@ async def _measure(file: Path, nodes: int, jobs: list[Job], busy: float) -> Run:
         began = time.perf_counter()
         machines = await _join(connection, nodes)
         joined = time.perf_counter()
-        gc.collect()
-        before = processes.rss_bytes(os.getpid())
+        before = await SystemEnv().run_blocking(_memory)
         async with _background(machines, busy) as renewals, plane.client() as client:
             start = time.perf_counter()
             await _submit(client, jobs, sum(group.count for job in jobs for group in job.groups))
             seconds = time.perf_counter() - start
-        gc.collect()
-        grown = processes.rss_bytes(os.getpid()) - before
+        grown = await SystemEnv().run_blocking(_memory) - before
     return Run(seconds=seconds, joining_seconds=joined - began, bytes_grown=grown, renewals=len(renewals))
+
+
+def _memory() -> int:
+    gc.collect()
+    return processes.rss_bytes(os.getpid())
 
 
 async def _join(connection: Connection, nodes: int) -> list[Machine]:

@@ -7,9 +7,11 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+import anyio
 from attrs import frozen
 
 from khonsu.agent.agent import Agent
@@ -17,10 +19,13 @@ from khonsu.bench import processes
 from khonsu.client.client import Client
 from khonsu.control.plane import ControlPlane
 from khonsu.drivers.binary import BinaryDriver
+from khonsu.env import SystemEnv
 from khonsu.stores.sqlite import SQLiteStore
 from khonsu.transports.http import HTTPTransport
 
 END_SECONDS = 20.0
+
+T = TypeVar("T")
 
 
 @frozen(kw_only=True)
@@ -59,8 +64,8 @@ def fresh_process(*, bare: bool = False) -> Generator[Started, None, None]:
 
     """
     processes.adopt_orphans()
-    with tempfile.TemporaryDirectory(prefix="khonsu-bench-") as name:
-        command = [sys.executable, "-m", "khonsu.bench.node", name, *(["--bare"] if bare else [])]
+    with folder() as place:
+        command = [sys.executable, "-m", "khonsu.bench.node", str(place), *(["--bare"] if bare else [])]
         began = time.perf_counter()
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             try:
@@ -68,7 +73,7 @@ def fresh_process(*, bare: bool = False) -> Generator[Started, None, None]:
                 seconds = time.perf_counter() - began
                 if not url:
                     raise RuntimeError("the node did not start")
-                yield Started(pid=process.pid, url=url, folder=Path(name), seconds=seconds)
+                yield Started(pid=process.pid, url=url, folder=place, seconds=seconds)
             finally:
                 family = processes.descendants(process.pid)
                 if process.stdin:
@@ -78,6 +83,25 @@ def fresh_process(*, bare: bool = False) -> Generator[Started, None, None]:
                 except subprocess.TimeoutExpired:
                     process.kill()
                 processes.end([pid for pid in family if processes.command(pid)])
+
+
+@asynccontextmanager
+async def beside(manager: AbstractContextManager[T]) -> AsyncGenerator[T, None]:
+    """Enter and leave a context manager that blocks, without blocking the event loop."""
+    env = SystemEnv()
+    value = await env.run_blocking(manager.__enter__)
+    try:
+        yield value
+    finally:
+        with anyio.CancelScope(shield=True):
+            await env.run_blocking(manager.__exit__, None, None, None)
+
+
+@contextmanager
+def folder() -> Generator[Path, None, None]:
+    """Own an empty folder."""
+    with tempfile.TemporaryDirectory(prefix="khonsu-bench-") as name:
+        yield Path(name)
 
 
 @asynccontextmanager
@@ -92,23 +116,23 @@ async def single_node(transport: str) -> AsyncGenerator[tuple[Client, int | None
 
     """
     if transport == "http":
-        with fresh_process() as started:
-            async with started.client() as client:
+        async with beside(fresh_process()) as started:
+            client = await SystemEnv().run_blocking(started.client)
+            async with client:
                 yield client, started.pid
     elif transport == "inprocess":
-        with tempfile.TemporaryDirectory(prefix="khonsu-bench-") as name:
-            folder = Path(name)
-            async with (
-                ControlPlane(store=SQLiteStore(folder / "state.db"), data_dir=folder) as plane,
-                Agent(
-                    "node",
-                    transport=plane.transport(),
-                    drivers=[BinaryDriver()],
-                    data_dir=folder / "agent",
-                    on_exit="stop",
-                ),
-                plane.client() as client,
-            ):
-                yield client, None
+        async with (
+            beside(folder()) as place,
+            ControlPlane(store=SQLiteStore(place / "state.db"), data_dir=place) as plane,
+            Agent(
+                "node",
+                transport=plane.transport(),
+                drivers=[BinaryDriver()],
+                data_dir=place / "agent",
+                on_exit="stop",
+            ),
+            plane.client() as client,
+        ):
+            yield client, None
     else:
         raise ValueError(f"transport {transport!r} is not http or inprocess")

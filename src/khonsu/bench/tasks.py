@@ -16,6 +16,7 @@ from khonsu.client.client import Client
 from khonsu.core.job import Job
 from khonsu.core.results import JobResult
 from khonsu.core.states import AllocationStatus
+from khonsu.env import SystemEnv
 
 WAIT = "2m"
 
@@ -34,7 +35,7 @@ async def latency(*, transport: str = "inprocess", samples: int = 50) -> Measure
             result = await client.wait(await client.submit(at_once(f"true-{number}")), timeout=WAIT)
             complete.append(time.perf_counter() - began)
             wrong += result.status != "complete"
-        peak = processes.peak_rss_bytes(pid) if pid is not None else None
+        peak = await _peak(pid)
     return Measured.median(
         running,
         "s",
@@ -59,7 +60,7 @@ async def burst(*, transport: str = "http", count: int = 200, samples: int = 3) 
             found.append(time.perf_counter() - began)
             done = sum(one.status is AllocationStatus.COMPLETE for one in result.allocations)
             wrong += abs(count - done)
-        peak = processes.peak_rss_bytes(pid) if pid is not None else None
+        peak = await _peak(pid)
     return Measured.median(
         found, "s", peak_rss_bytes=peak, wrong=wrong, details={"job": printed(at_once("burst-0", count))}
     )
@@ -72,10 +73,8 @@ async def sleepers(*, count: int = 100, settle: float = 1.0) -> Measured:
         job = sleeper("sleepers", count)
         seconds = await _until_running(client, job)
         await anyio.sleep(settle)
-        family = processes.descendants(os.getpid())
-        asleep = [one for one in family if processes.command(one) == "sleep"]
-        sizes = {one: processes.pss_bytes(one) for one in family if one not in set(asleep)}
-        peak = processes.peak_rss_bytes(pid)
+        sizes, asleep = await SystemEnv().run_blocking(_look_around)
+        peak = await _peak(pid)
         await client.stop(job)
     return Measured(
         figure=sum(sizes.values()),
@@ -83,9 +82,20 @@ async def sleepers(*, count: int = 100, settle: float = 1.0) -> Measured:
         samples=tuple(sizes.values()),
         peak_rss_bytes=peak,
         bytes_per_item=(sum(sizes.values()) - sizes[pid]) / count,
-        wrong=abs(count - len(asleep)),
+        wrong=abs(count - asleep),
         details={"seconds": seconds, "node_bytes": sizes[pid], "processes": len(sizes), "job": printed(job)},
     )
+
+
+def _look_around() -> tuple[dict[int, int], int]:
+    """Return the memory of each process but the sleepers, and how many of these there are."""
+    family = processes.descendants(os.getpid())
+    asleep = {one for one in family if processes.command(one) == "sleep"}
+    return {one: processes.pss_bytes(one) for one in family if one not in asleep}, len(asleep)
+
+
+async def _peak(pid: int | None) -> int | None:
+    return None if pid is None else await SystemEnv().run_blocking(processes.peak_rss_bytes, pid)
 
 
 async def _until_running(client: Client, job: Job) -> float:
