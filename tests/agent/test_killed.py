@@ -54,6 +54,8 @@ def test_tasks_survive_kill_9(data_dir: Path) -> None:
         second.kill()
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
+        while any(alive(pid) for pid in pids):
+            pass
 
 
 def alive(pid: int) -> bool:

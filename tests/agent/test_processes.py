@@ -244,7 +244,7 @@ async def test_after_a_boot_nothing_is_started_twice(home: Home) -> None:
 
 async def test_an_exclusive_task_ends_with_the_lease(home: Home) -> None:
     """Without contact it is stopped when the lease runs out, though others run on; it is not started again here."""
-    home.desk.lease_seconds, home.desk.interval_seconds = 1.0, 0.1
+    home.desk.lease_seconds, home.desk.interval_seconds = 0.6, 0.05
     async with home.agent():
         home.want("alone", SLEEP, exclusive=True, task={"kill_timeout": 1})
         home.want("other", SLEEP)

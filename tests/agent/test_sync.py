@@ -265,7 +265,7 @@ async def test_without_network_tasks_run_on(home: Home) -> None:
         await home.desk.until_status("ends", A.RUNNING)
         home.desk.up = False
         env = Hasty()
-        await env.sleep(60.0)
+        await env.sleep(25.0)
         assert home.desk.status("ends") is A.RUNNING
         assert home.machine.processes["stays/one/1"].ends is None
         home.desk.up = True

@@ -134,7 +134,8 @@ def _make(folder: str, mode: int) -> bool:
         os.mkdir(folder, mode)  # noqa: PTH102 - a path object would cost more than the call
     except FileExistsError:
         return False
-    os.chmod(folder, mode)  # noqa: PTH101 - whatever the umask takes away
+    if mode != PRIVATE_MODE:
+        os.chmod(folder, mode)  # noqa: PTH101 - whatever the umask takes away; of what is private it takes nothing
     return True
 
 
