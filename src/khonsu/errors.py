@@ -1,28 +1,28 @@
 """The error tree. Codes are stable: they are the problem types of the HTTP API and part of the interface.
 
-    KhonsuError
-    ├ InvalidJob                  every mistake of a job at once            422
-    ├ InvalidRequest              a request that is not what was asked for  400
-    ├ Unplaceable                 nowhere to run                            409
-    ├ JobFailed                   a task did not succeed
-    ├ NotFound (LookupError)      no such job, node, allocation ...         404
-    ├ NotAllowed                  known, but may not                        403
-    │ └ Unauthenticated           not known                                 401
-    │   └ MalformedToken          a token that is cut, mistyped or of another kind
-    ├ Conflict                    the thing is in a state that forbids it   409
-    │ └ VersionConflict           it changed since it was read              409
-    ├ HistoryGone                 the revision was pruned                   410
-    ├ Unreachable (ConnectionError)   no answer from the server
-    │ └ WrongAuthority            an answer, but not from the server that was pinned
-    ├ UnsafeFile                  others can read or change a private file
-    ├ WaitTimeout (TimeoutError)  time ran out; says what is pending
-    ├ Unavailable                 not now: try again                        503
-    ├ StoreError                  the state file                            503
-    │ ├ StoreDamaged · StoreForeign · StoreTooNew · StoreInUse · StoreFull
-    ├ DriverError                 a task cannot be run
-    │ └ ArtifactError ─ DigestMismatch
-    ├ PluginError                 a scheduler or driver broke its promise
-    └ InvalidTransition           a bug in Khonsu                           500
+KhonsuError
+├ InvalidJob                  every mistake of a job at once            422
+├ InvalidRequest              a request that is not what was asked for  400
+├ Unplaceable                 nowhere to run                            409
+├ JobFailed                   a task did not succeed
+├ NotFound (LookupError)      no such job, node, allocation ...         404
+├ NotAllowed                  known, but may not                        403
+│ └ Unauthenticated           not known                                 401
+│   └ MalformedToken          a token that is cut, mistyped or of another kind
+├ Conflict                    the thing is in a state that forbids it   409
+│ └ VersionConflict           it changed since it was read              409
+├ HistoryGone                 the revision was pruned                   410
+├ Unreachable (ConnectionError)   no answer from the server
+│ └ WrongAuthority            an answer, but not from the server that was pinned
+├ UnsafeFile                  others can read or change a private file
+├ WaitTimeout (TimeoutError)  time ran out; says what is pending
+├ Unavailable                 not now: try again                        503
+├ StoreError                  the state file                            503
+│ ├ StoreDamaged · StoreForeign · StoreTooNew · StoreInUse · StoreFull
+├ DriverError                 a task cannot be run
+│ └ ArtifactError ─ DigestMismatch
+├ PluginError                 a scheduler or driver broke its promise
+└ InvalidTransition           a bug in Khonsu                           500
 """
 
 from __future__ import annotations

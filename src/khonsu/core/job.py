@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from attrs import field, frozen
 
@@ -87,11 +87,11 @@ class Port:
     )
 
 
-PortLike: TypeAlias = Literal["dynamic"] | int | Mapping[str, int]
+PortLike: TypeAlias = str | int | Mapping[str, int]
 PORT_EXPECTED = '"dynamic", a number, or { host = ..., task = ... }'
 
 
-def as_port(name: str, value: PortLike | str) -> Port:
+def as_port(name: str, value: PortLike) -> Port:
     """Return a port from what people write for it.
 
     Raises:

@@ -335,7 +335,9 @@ class Setting:
     value: JSON
 
 
-Record = JobRecord | JobVersion | Evaluation | Allocation | Node | Event | Credential | JoinToken | IdempotencyKey | Setting
+Record = (
+    JobRecord | JobVersion | Evaluation | Allocation | Node | Event | Credential | JoinToken | IdempotencyKey | Setting
+)
 
 
 @frozen

@@ -200,7 +200,8 @@ class JobResult(Value):
         if self.status == "blocked":
             raise Unplaceable(f"job {self.job} is not placed: {self.message}", explanation=self.explanation)
         if self.status not in ("healthy", "complete"):
-            raise JobFailed(f"job {self.job} is {self.status}{': ' + self.message if self.message else ''}", result=self)
+            why = f": {self.message}" if self.message else ""
+            raise JobFailed(f"job {self.job} is {self.status}{why}", result=self)
         return self
 
 
