@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Return one event loop: it makes no difference to files."""
+    return "trio"
+
+
 MEGABYTE = 1_000_000
 
 

@@ -27,6 +27,12 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    """Return one event loop: it makes no difference to files."""
+    return "asyncio"
+
+
+@pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Return a path where nothing is yet."""
     return tmp_path / "state.db"

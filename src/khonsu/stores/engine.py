@@ -130,10 +130,11 @@ class Engine:
 
         """
         database, rows, history = self._open_parts()
+        with store_errors(self._path):
+            history.refresh()
         before = history.end
         try:
             with store_errors(self._path):
-                history.refresh()
                 rows.begin()
                 lists = self._run(writes, rows, before)
                 if lists:
@@ -147,9 +148,10 @@ class Engine:
             with store_errors(self._path):
                 rows.rollback()
                 history.refresh()
-            if history.end == before:
-                raise
-            # It was committed after all: what failed is what SQLite does after a commit, moving the log into the file.
+            if history.end != before:
+                # It was committed after all: what failed came after it, when the log was moved into the file.
+                return history.base
+            raise
         return history.base
 
     def _run(self, writes: Sequence[Write], rows: SQLiteRows, before: Revision) -> list[ChangeList]:

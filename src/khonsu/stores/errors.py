@@ -32,10 +32,10 @@ def store_errors(path: str) -> Iterator[None]:
         yield
     except Exception as error:
         found = store_error(error, path)
-        if found is None:
-            raise
-        _let_go(error)
-        raise found from error
+        if found is not None:
+            _let_go(error)
+            raise found from error
+        raise
 
 
 def store_error(error: BaseException, path: str) -> StoreError | None:

@@ -91,6 +91,17 @@ def open_file(path: str, database: DatabaseClass, schema: Schema) -> Database:
     return opened
 
 
+def check_file(path: Path | str) -> None:
+    """Check a state file as far as that can be done without a lock and without a change; it may be in use. Blocks.
+
+    Raises:
+        StoreError: It is damaged, foreign, too new, or cannot be read.
+
+    """
+    with store_errors(str(path)):
+        _look_at(str(path), Schema())
+
+
 def leave_as_is(database: Database) -> None:
     """End what is open, and let the closing move nothing from the log to the file, where Python can say so."""
     connection = database.connection()
