@@ -39,17 +39,20 @@ class Wishes:
 
 
 def job_of(argv: Sequence[str], wishes: Wishes) -> Job:
-    """Return a job that runs a command.
+    """Return a job that runs a command; one that ends by itself is not tried again when it fails.
 
     Raises:
         InvalidJob: It is none that could run; has every mistake.
         click.UsageError: An option cannot be read.
 
     """
-    from khonsu.core.job import Job, Resources
+    from khonsu.core.job import Job, Reschedule, Resources, Restart
+    from khonsu.core.states import JobType
     from khonsu.core.validate import ensure_valid
     from khonsu.drivers.binary import BinaryConfig
 
+    # Whoever waits for a command wants to hear at once that it failed.
+    once = not JobType(wishes.type).keeps_running
     try:
         job = Job.single(
             wishes.name or name_of(argv[0]),
@@ -60,6 +63,8 @@ def job_of(argv: Sequence[str], wishes: Wishes) -> Job:
             ports=_ports(wishes.ports),
             env=pairs(wishes.env, "--env"),
             constraints=wishes.constraints,
+            restart=Restart(attempts=0) if once else None,
+            reschedule=Reschedule(attempts=0) if once else None,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

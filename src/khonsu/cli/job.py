@@ -109,10 +109,11 @@ def _groups(desk: Desk, job: JobInfo) -> None:
 
 
 def allocations(desk: Desk, found: tuple[Allocation, ...], *, job: bool = False) -> None:
-    """Write allocations as a table, if there are any."""
+    """Write allocations as a table, if there are any; of several jobs with their names."""
     if not found:
         return
-    desk.out.title("Allocations")
+    if not job:
+        desk.out.title("Allocations")
     now = desk.env.now()
     rows = [
         (

@@ -74,7 +74,10 @@ async def status(desk: Desk, name: str | None) -> None:
         desk.out.json(shape(node))
         return
     _show(desk, node)
-    allocations(desk, tuple(one for one in await desk.client.allocations(node=node) if one.live), job=True)
+    live = tuple(one for one in await desk.client.allocations(node=node) if one.live)
+    if live:
+        desk.out.title("Allocations")
+    allocations(desk, live, job=True)
 
 
 def _show(desk: Desk, node: Node) -> None:

@@ -157,7 +157,7 @@ def standing(one: Allocation) -> str:
         return "healthy"
     waiting = next((task for task in one.tasks if task.status == "backoff"), None)
     if waiting is not None:
-        return f"starting again: {waiting.message or 'it ended'}"
+        return f"starting again after {how_it_ended(waiting)}"
     if one.status in ("pending", "starting") and any(task.status == "preparing" for task in one.tasks):
         return "preparing"
     return f"{one.status}: {one.message}" if one.message and one.status in BAD else str(one.status)
