@@ -98,11 +98,12 @@ def reconcile(
     tally = sum((_tally(scene, draft) for scene, draft in zip(scenes, drafts, strict=True)), Tally())
     failed = verdict.halted and verdict.revert_to is None
     status = job_status(record.status, spec.type, tally, halted=failed)
+    stops = (*stops, *(one for draft in drafts for one in draft.stop))
     return Changes(
         version=record.version,
         place=tuple(one for draft in drafts for one in draft.place),
-        stop=(*stops, *(one for draft in drafts for one in draft.stop)),
-        adopt=_adopted(look, scenes),
+        stop=stops,
+        adopt=_adopted(look, scenes, {one.allocation for one in stops}),
         mark_lost=lost,
         wake_at=_first(now, wake_at, verdict.wake_at, *_drain_deadlines(look, known), *(one.wake_at for one in drafts)),
         status=status,
@@ -304,13 +305,15 @@ def _halt(scene: Scene, verdict: Verdict, draft: _Draft) -> None:
 # What the job makes of it.
 
 
-def _adopted(look: Look, scenes: Iterable[Scene]) -> tuple[AllocationId, ...]:
-    """Return the copies of earlier versions that do the present work."""
+def _adopted(look: Look, scenes: Iterable[Scene], stopped: AbstractSet[AllocationId]) -> tuple[AllocationId, ...]:
+    """Return the copies of earlier versions that do the present work and run on."""
+    version = look.record.version
     return tuple(
         one.id
         for scene in scenes
         for one in scene.allocations
-        if one.live and one.desired is Desired.RUN and one.version != look.record.version and scene.view.fresh(one)
+        if one.version != version and one.live and one.desired is Desired.RUN and one.id not in stopped
+        if scene.view.fresh(one)
     )
 
 
