@@ -23,6 +23,7 @@ from . import records
 from .attempt import Attempt, StartError
 from .cgroups import leave_cgroup
 from .forker import Forker, send_orders
+from .helper import warm_up
 from .processes import become_reaper, name_process
 
 TYPE_CHECKING = False
@@ -86,6 +87,7 @@ def _split(listener: socket.socket, lock: int, idle_seconds: float) -> None:
     reports, reports_end = os.pipe()
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         fcntl.fcntl(reports, fcntl.F_SETPIPE_SZ, 2**20)  # room for all that can be said while nobody listens
+    warm_up()
     gc.collect()
     gc.freeze()  # so that a helper's collector leaves the memory alone that it shares with us
     server = os.fork()
