@@ -22,7 +22,7 @@ from khonsu.core.secret import Secret
 from khonsu.core.states import AllocationStatus, Desired, JobType
 from khonsu.drivers.supervisor import Supervisor
 from khonsu.env import SystemEnv
-from khonsu.errors import Conflict, Unreachable
+from khonsu.errors import Conflict, Unreachable, WrongAuthority
 from khonsu.testing import FakeConfig
 from tests.agent.conftest import Hasty
 from tests.agent.samples import a_group, an_assignment
@@ -251,6 +251,15 @@ async def test_a_protocol_that_is_too_far_away(bench: Bench) -> None:
     await bench.answer(an_answer(5, complete=True, protocol=PROTOCOL + 1))
     with pytest.raises(Conflict, match="Upgrade"):
         await bench.answer(an_answer(6, protocol=PROTOCOL + 2))
+
+
+async def test_what_will_not_pass_ends_the_start_but_not_a_run(bench: Bench) -> None:
+    """A server that is not the one that was joined is told at the start; later it may be an accident."""
+    foreign = WrongAuthority("server", expected="a", found="b")
+    with pytest.raises(WrongAuthority):
+        await bench.answer(foreign)
+    await bench.answer(an_answer(5, complete=True), foreign, an_answer(6, "a1"))
+    assert bench.statuses == {"a1": A.STARTING}
 
 
 # With a whole agent.

@@ -95,6 +95,7 @@ class Sync:
         Raises:
             Conflict: Another agent runs under this identity, or speaks another version of the protocol.
             Unauthenticated: The control plane does not know this node (any more).
+            KhonsuError: Something that will not pass by itself, such as a server that is not the one that was joined.
 
         """
         while not self._begun:
@@ -184,7 +185,7 @@ class Sync:
         return from_json(SyncResponse, answer.body)
 
     def _check(self, error: KhonsuError) -> None:
-        """Raise what ends the agent; anything else may pass."""
+        """Raise what ends the agent; anything else may pass, and once all was well it is waited for."""
         name = self._speaker.identity.name
         if isinstance(error, Conflict):
             raise Conflict(f"the agent of node {name} stops: {error.message}", hint=error.hint) from error
@@ -194,6 +195,8 @@ class Sync:
                 hint="Its tasks run on. Join again with a new token (`khonsu node invite`, then KHONSU_JOIN); "
                 "what is no longer wanted is stopped then",
             ) from error
+        if not self._begun and not error.retryable:
+            raise error
 
     async def _pause(self, error: KhonsuError) -> None:
         """Wait before the next try, longer each time."""
