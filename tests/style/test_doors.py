@@ -36,7 +36,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "asyncio": ("env.py", "api/", HELPER, BENCH),
     "time": ("env.py", HELPER, BENCH),
     "uuid": ("env.py",),
-    "random": ("env.py",),
+    "random": ("env.py", BENCH, "testing/virtual.py"),
     "secrets": ("env.py",),
 }
 PROGRAMS = ("cli/", "examples/", "bench/", "__main__.py", HELPER)
