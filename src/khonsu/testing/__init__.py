@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from khonsu.testing.fleets import fleet_state as fleet_state
     from khonsu.testing.schedulers import SchedulerCheckFailed as SchedulerCheckFailed
     from khonsu.testing.schedulers import check_scheduler as check_scheduler
+    from khonsu.testing.stores import StoreCheckFailed as StoreCheckFailed
+    from khonsu.testing.stores import check_store as check_store
     from khonsu.testing.transports import TransportCheckFailed as TransportCheckFailed
     from khonsu.testing.transports import check_transport as check_transport
 
@@ -27,10 +29,12 @@ _HOMES = {
     "FakeDriver": "khonsu.testing.fake_driver",
     "FakeMachine": "khonsu.testing.fake_driver",
     "SchedulerCheckFailed": "khonsu.testing.schedulers",
+    "StoreCheckFailed": "khonsu.testing.stores",
     "TransportCheckFailed": "khonsu.testing.transports",
     "ask": "khonsu.testing.fleets",
     "check_driver": "khonsu.testing.drivers",
     "check_scheduler": "khonsu.testing.schedulers",
+    "check_store": "khonsu.testing.stores",
     "check_transport": "khonsu.testing.transports",
     "fleet": "khonsu.testing.fleets",
     "fleet_state": "khonsu.testing.fleets",
