@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from khonsu.testing.stores import check_store as check_store
     from khonsu.testing.transports import TransportCheckFailed as TransportCheckFailed
     from khonsu.testing.transports import check_transport as check_transport
+    from khonsu.testing.virtual import VirtualEnv as VirtualEnv
 
 _HOMES = {
     "Counterpart": "khonsu.testing.counterpart",
@@ -31,6 +32,7 @@ _HOMES = {
     "SchedulerCheckFailed": "khonsu.testing.schedulers",
     "StoreCheckFailed": "khonsu.testing.stores",
     "TransportCheckFailed": "khonsu.testing.transports",
+    "VirtualEnv": "khonsu.testing.virtual",
     "ask": "khonsu.testing.fleets",
     "check_driver": "khonsu.testing.drivers",
     "check_scheduler": "khonsu.testing.schedulers",
