@@ -445,10 +445,15 @@ def test_every_event_in_every_state(type_: JobType) -> None:
 
 
 class World:
-    """An executor that carries out actions in any order, and checks the promises."""
+    """An executor that carries out actions in any order, and checks the promises.
+
+    `noted` is the journal: what was noted before the last start is on the disk, what came after may be lost.
+    """
 
     def __init__(self, state: AllocationState) -> None:
         self.state = state
+        self.noted = [state]
+        self.safe = 0
         self.open: list[Action] = []
         self.alive: dict[str, int] = {}
         self.launched: set[tuple[str, int]] = set()
@@ -460,7 +465,16 @@ class World:
         assert not before.terminal or self.state == before
         for old, new in zip(before.progress.tasks, self.state.progress.tasks, strict=True):
             assert new.status.attempt in (old.status.attempt, old.status.attempt + 1)
+        self.noted.append(self.state)
         self.open += actions
+
+    def crash(self, lost: int, *, same_boot: bool) -> None:
+        """Kill the agent, and with a boot all tasks; the next agent knows what was noted, but for the last of it."""
+        kept = max(self.safe, len(self.noted) - 1 - lost)
+        if not same_boot:
+            self.alive.clear()
+        self.state, actions = recover(self.noted[kept], self.now, same_boot=same_boot)
+        self.noted, self.safe, self.open = [self.state], 0, list(actions)
 
     def carry_out(self, action: Action, outcome: int) -> None:
         at = Time(self.now)
@@ -468,25 +482,22 @@ class World:
             case Prepare(task=task, attempt=attempt) if outcome % 5:
                 self.tell(Prepared(task=task, attempt=attempt))
             case Start(task=task, attempt=attempt) if outcome % 5:
-                assert (task, attempt) not in self.launched, "an attempt is started once"
-                assert task not in self.alive, "a task runs once at a time"
-                self.launched.add((task, attempt))
-                self.alive[task] = attempt
+                self.start(task, attempt)
                 self.tell(Started(task=task, attempt=attempt, handle={"pid": 1}, at=at, now=self.now))
             case Prepare(task=task, attempt=attempt) | Start(task=task, attempt=attempt):
                 retryable = outcome % 2 == 0
-                self.tell(Refused(task=task, attempt=attempt, message="no", retryable=retryable, at=at, now=self.now))
+                if (task, attempt) not in self.launched:
+                    self.tell(
+                        Refused(task=task, attempt=attempt, message="no", retryable=retryable, at=at, now=self.now)
+                    )
+                else:
+                    self.open.append(action)
             case Watch(task=task, attempt=attempt):
-                self.alive.pop(task)
+                self.alive.pop(task, None)
                 end = TaskExit(code=outcome % 3, lease_expired=outcome == 99)
                 self.tell(Exited(task=task, attempt=attempt, exit=end, now=self.now))
             case Halt(task=task, attempt=attempt):
-                # The executor drops what it does for the attempt, unless it is just being started.
-                for other in list(self.open):
-                    if isinstance(other, Prepare) and other.task == task:
-                        self.open.remove(other)
-                if not any(isinstance(other, Start) and other.task == task for other in self.open):
-                    self.tell(Halted(task=task, attempt=attempt))
+                self.halt(task, attempt)
             case Retry(task=task, attempt=attempt, delay_seconds=delay):
                 self.now += delay
                 self.tell(Retried(task=task, attempt=attempt, now=self.now))
@@ -496,22 +507,43 @@ class World:
             case Stop():
                 pass
 
+    def start(self, task: str, attempt: int) -> None:
+        """Start an attempt, after all that was noted is safe; one that was started before is found again."""
+        self.safe = len(self.noted) - 1
+        if (task, attempt) in self.launched:
+            return
+        assert task not in self.alive, "a task runs once at a time"
+        assert attempt > max((number for name, number in self.launched if name == task), default=0)
+        self.launched.add((task, attempt))
+        self.alive[task] = attempt
 
-@given(
-    st.sampled_from(JobType),
-    st.integers(1, 3),
-    st.integers(0, 3),
-    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 99)), max_size=80),
-    st.sampled_from(Ending),
-)
+    def halt(self, task: str, attempt: int) -> None:
+        """Drop what is done for an attempt, unless it is just being started, and remove it."""
+        for other in list(self.open):
+            if isinstance(other, Prepare) and other.task == task:
+                self.open.remove(other)
+        if not any(isinstance(other, Start) and other.task == task for other in self.open):
+            self.alive.pop(task, None)
+            self.tell(Halted(task=task, attempt=attempt))
+
+
+CHOICES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 99)), max_size=80)
+CRASHES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5), st.booleans()), max_size=4)
+
+
+@given(st.sampled_from(JobType), st.integers(1, 3), CHOICES, CRASHES, st.sampled_from(Ending))
 def test_any_course_of_events_comes_to_an_end(
-    type_: JobType, count: int, attempts: int, choices: list[tuple[int, int]], ending: Ending
+    type_: JobType, count: int, choices: list[tuple[int, int]], crashes: list[tuple[int, int, bool]], ending: Ending
 ) -> None:
-    """Whatever happens in whatever order: each attempt starts once, and after a stop nothing is left running."""
+    """Whatever happens, crashes too: each attempt starts once, one at a time, and after a stop nothing runs."""
     tasks = [a_task(f"t{number}") for number in range(count)]
-    world = World(a_state(*tasks, type=type_, restart=Restart(attempts=attempts, within="10m")))
+    world = World(a_state(*tasks, type=type_, restart=Restart(attempts=count, within="10m")))
     world.tell(Begin(now=0.0))
-    for which, outcome in choices:
+    planned = {when: (lost, same_boot) for when, lost, same_boot in crashes}
+    for number, (which, outcome) in enumerate(choices):
+        if number in planned:
+            lost, same_boot = planned[number]
+            world.crash(lost, same_boot=same_boot)
         if not world.open:
             break
         world.carry_out(world.open.pop(which % len(world.open)), outcome)

@@ -112,7 +112,8 @@ class Runner:
                 self._timers.at(at, partial(self._looked, key, at))
 
     async def remove(self, state: AllocationState) -> None:
-        """Remove what is left of an allocation that has ended, but for its folder with its logs."""
+        """Remove what is left of an allocation that was forgotten, but for its folder with its logs."""
+        await self._journal.durable()
         for run in state.progress.tasks:
             if run.status.attempt:
                 await self._remove(state, run.name, run.status.attempt)
@@ -139,6 +140,8 @@ class Runner:
         with scope:
             try:
                 if attempt > 1:
+                    # Its record goes only when the journal does not need it any more.
+                    await self._journal.durable()
                     await self._remove(state, task, attempt - 1)
                 driver, context = self._context(state, task, attempt)
                 await self._workshop.lay_out(context)
