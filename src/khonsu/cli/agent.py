@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
 import click
 
 from khonsu.cli.running import json_option
-from khonsu.cli.serving import announce, log_option, made_directory, serve
+from khonsu.cli.serving import Ending, announce, log_option, made_directory, serve
 from khonsu.cli.words import pairs
 from khonsu.errors import InvalidRequest
 
@@ -69,7 +68,7 @@ def agent(
     resources = _resources(cpu, memory)
     node = name or socket.gethostname().partition(".")[0].lower()
 
-    async def body() -> None:
+    async def body(ending: Ending) -> None:
         from khonsu.cli.wiring import remote_agent
 
         directory = made_directory(data_dir)
@@ -87,7 +86,7 @@ def agent(
         async with made:
             facts: dict[str, str | None] = {"node": node, "server": server, "data_dir": str(directory)}
             announce(out, facts, (f"Node {node} is registered at {server}; its data is in {directory}",))
-            await anyio.sleep_forever()
+            await ending.told()
 
     serve(body, out, log_level=log_level)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
 import click
 
 from khonsu.cli.agent import ON_EXIT
 from khonsu.cli.running import json_option
 from khonsu.cli.server import LISTEN, fingerprint_of
-from khonsu.cli.serving import announce, known_address, log_option, made_directory, serve
+from khonsu.cli.serving import Ending, announce, known_address, log_option, made_directory, serve
 
 if TYPE_CHECKING:
     from khonsu.agent.agent import OnExit
@@ -36,7 +35,7 @@ def dev(out: Out, *, data_dir: Path | None, listen: str, on_exit: OnExit, log_le
     Other commands find it by themselves where nothing else is chosen.
     """
 
-    async def body() -> None:
+    async def body(ending: Ending) -> None:
         from khonsu.cli.wiring import control_plane, local_agent
         from khonsu.client.profiles import development_directory
 
@@ -45,7 +44,7 @@ def dev(out: Out, *, data_dir: Path | None, listen: str, on_exit: OnExit, log_le
             agent = local_agent(NODE, control, directory / "node", drivers=["binary"], labels={}, on_exit=on_exit)
             async with agent, known_address(directory, control.addresses[0]):
                 _welcome(out, directory, control.addresses[0], found=data_dir is None)
-                await anyio.sleep_forever()
+                await ending.told()
 
     serve(body, out, log_level=log_level)
 

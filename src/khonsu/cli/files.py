@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from attrs import evolve
 
 from khonsu.cli.running import NOT_PLACED, OK, Desk, asking, attempt, json_option
 from khonsu.errors import InvalidJob, InvalidRequest, Problem
@@ -19,14 +20,20 @@ if TYPE_CHECKING:
     from khonsu.core.job import Job
     from khonsu.core.results import FieldChange, JobPlan
 
+DEFAULT: Final = "default"
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 
 
-def read_jobs(files: Sequence[str]) -> tuple[Job, ...]:
+def read_jobs(files: Sequence[str], namespace: str = DEFAULT) -> tuple[Job, ...]:
     """Return the jobs of some files, `-` being the standard input.
+
+    Args:
+        files: Their names.
+        namespace: Of the jobs that name none.
 
     Raises:
         InvalidJob: Has every mistake of every file.
+        InvalidRequest: A job names another namespace than the one that is asked for.
         NotFound: There is no such file.
 
     """
@@ -46,7 +53,24 @@ def read_jobs(files: Sequence[str]) -> tuple[Job, ...]:
     problems += [Problem("name", f"two jobs {name}", "each job once") for name in twice]
     if problems:
         raise InvalidJob(problems)
-    return tuple(jobs)
+    return tuple(in_namespace(job, namespace) for job in jobs)
+
+
+def in_namespace(job: Job, namespace: str) -> Job:
+    """Return a job in the namespace that is asked for.
+
+    Raises:
+        InvalidRequest: It names another one.
+
+    """
+    if namespace in (DEFAULT, job.namespace):
+        return job
+    if job.namespace != DEFAULT:
+        raise InvalidRequest(
+            f"job {job.name} says that its namespace is {job.namespace}, but {namespace} is asked for",
+            hint="Leave out --namespace (or KHONSU_NAMESPACE), or the namespace in the file",
+        )
+    return evolve(job, namespace=namespace)
 
 
 def _in(file: str, problem: Problem) -> Problem:
@@ -61,7 +85,7 @@ async def plan(desk: Desk, files: tuple[str, ...]) -> int:
     """Show what submitting the jobs of FILE... would change; nothing is. Ends with 3 if copies would have no place."""
     from khonsu.cli.shapes import shape
 
-    plans = [await desk.client.plan(job) for job in read_jobs(files)]
+    plans = [await desk.client.plan(job) for job in read_jobs(files, desk.client.namespace)]
     for one in plans:
         if desk.out.as_json:
             desk.out.json(shape(one))

@@ -104,13 +104,13 @@ def run(  # click passes the options by name
     asked = Wishes(**wishes)
     _check(files, argv, asked)
     if print_only:
-        attempt(lambda: _print(out, _jobs(files, argv, asked)), out)
+        attempt(lambda: _print(out, _jobs(files, argv, asked, dial.namespace)), out)
     submitted: list[Submission] = []
 
     async def work() -> int:
         from khonsu.cli.waits import How
 
-        jobs = _jobs(files, argv, asked)
+        jobs = _jobs(files, argv, asked, dial.namespace)
         client, server = dial.client()
         async with client:
             desk = Desk(client, server, out)
@@ -135,12 +135,10 @@ def _check(files: tuple[str, ...], argv: tuple[str, ...] | None, wishes: Wishes)
         )
 
 
-def _jobs(files: tuple[str, ...], argv: tuple[str, ...] | None, wishes: Wishes) -> tuple[Job, ...]:
-    if argv:
-        return (job_of(argv, wishes),)
-    from khonsu.cli.files import read_jobs
+def _jobs(files: tuple[str, ...], argv: tuple[str, ...] | None, wishes: Wishes, namespace: str) -> tuple[Job, ...]:
+    from khonsu.cli.files import in_namespace, read_jobs
 
-    return read_jobs(files)
+    return (in_namespace(job_of(argv, wishes), namespace),) if argv else read_jobs(files, namespace)
 
 
 def _print(out: Out, jobs: tuple[Job, ...]) -> None:

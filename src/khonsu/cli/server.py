@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
 import click
 
 from khonsu.cli.running import json_option
-from khonsu.cli.serving import announce, known_address, log_option, made_directory, serve
+from khonsu.cli.serving import Ending, announce, known_address, log_option, made_directory, serve
 
 if TYPE_CHECKING:
     from khonsu.cli.output import Out
@@ -32,7 +31,7 @@ LISTEN = "127.0.0.1:4747"
 def server(out: Out, *, data_dir: Path, listen: str, advertise: tuple[str, ...], log_level: str) -> None:
     """Run a control plane, until it is told to end (Ctrl-C)."""
 
-    async def body() -> None:
+    async def body(ending: Ending) -> None:
         from khonsu.cli.wiring import control_plane
 
         directory = made_directory(data_dir)
@@ -40,7 +39,7 @@ def server(out: Out, *, data_dir: Path, listen: str, advertise: tuple[str, ...],
             address = control.addresses[0]
             async with known_address(directory, address):
                 welcome(out, directory, address, fingerprint_of(directory))
-                await anyio.sleep_forever()
+                await ending.told()
 
     serve(body, out, log_level=log_level)
 

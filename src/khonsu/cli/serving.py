@@ -33,30 +33,57 @@ def log_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def serve(body: Callable[[], Awaitable[None]], out: Out, *, log_level: str) -> None:
+class Ending:
+    """When a program is to end: by itself where it serves already, else by being cancelled."""
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        """Take what the program runs in."""
+        self._scope = scope
+        self._told = anyio.Event()
+        self._serving = False
+
+    async def told(self) -> None:
+        """Serve until told to end; then what was entered is to be left in order."""
+        self._serving = True
+        await self._told.wait()
+
+    def tell(self) -> None:
+        """Tell the program to end."""
+        self._told.set()
+        if not self._serving:
+            self._scope.cancel()
+
+    @property
+    def began(self) -> bool:
+        """Return whether the program was told."""
+        return self._told.is_set()
+
+
+def serve(body: Callable[[Ending], Awaitable[None]], out: Out, *, log_level: str) -> None:
     """Run a program until SIGTERM or SIGINT, which end it in order; a second one ends it at once."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     async def work() -> None:
         async with bare_task_group() as group:
-            await group.start(_end_on_signal, group.cancel_scope, out)
-            await body()
+            ending = Ending(group.cancel_scope)
+            await group.start(_end_on_signal, ending, out)
+            await body(ending)
             group.cancel_scope.cancel()
 
     execute(work, out)
 
 
 async def _end_on_signal(
-    scope: anyio.CancelScope, out: Out, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ending: Ending, out: Out, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
 ) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
-            if scope.cancel_called:
+            if ending.began:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
-            out.note(f"{signal.Signals(number).name}: ending")
-            scope.cancel()
+            out.note(f"{signal.Signals(number).name}: ending; once more ends it at once")
+            ending.tell()
 
 
 def made_directory(path: Path) -> Path:
