@@ -73,6 +73,7 @@ class SpawnSpec:
 class ProcessSupervisor(Protocol):
     """What keeps processes alive without the agent."""
 
+    @abstractmethod
     async def spawn(self, spec: SpawnSpec, /) -> Handle:
         """Start a process, or return the handle of the one already started for `spec.directory`.
 
@@ -81,18 +82,23 @@ class ProcessSupervisor(Protocol):
 
         """
 
+    @abstractmethod
     async def wait(self, handle: Handle, /) -> TaskExit:
         """Wait for its end; cancellable."""
 
+    @abstractmethod
     async def stop(self, handle: Handle, /, *, signal: str, grace_seconds: float) -> None:
         """Send a signal to the whole process group, and SIGKILL after the grace; returns when it has ended."""
 
+    @abstractmethod
     async def signal(self, handle: Handle, /, signal: str) -> None:
         """Send a signal to the whole process group."""
 
+    @abstractmethod
     async def reattach(self, handle: Handle, /) -> bool:
         """Return whether the process (by pid and start time) or the record of its end is still there."""
 
+    @abstractmethod
     async def remove(self, directory: str, /) -> None:
         """Kill what may still run for this directory; also when spawn never returned."""
 

@@ -85,9 +85,11 @@ class SupportsPinning(Protocol):
     """A transport whose server proves itself by an authority, which can be kept and pinned from then on."""
 
     @property
+    @abstractmethod
     def authority(self) -> str | None:
         """Return the certificate (PEM) of the authority that is trusted, or None while it is not known."""
 
+    @abstractmethod
     def pinned(self, authority: str, /) -> Transport:
         """Return such a transport to the same server that trusts this authority (PEM) and nobody else."""
 
