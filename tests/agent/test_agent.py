@@ -86,6 +86,17 @@ async def test_what_cannot_run_says_why(home: Home, verb: Literal["prepare", "st
     assert home.machine.started == []
 
 
+async def test_a_folder_that_cannot_be_made_is_tried_again(home: Home) -> None:
+    """A disk that does not allow it may do so later; after the last try it is what the copy failed of."""
+    async with home.agent():
+        (home.folder / "allocations" / "a1").write_text("in the way")
+        home.want("a1", restart=Restart(attempts=1, delay=0.01))
+        report = await home.desk.until_status("a1", A.FAILED)
+        assert report.tasks[0].attempt == 2
+        assert "cannot make" in report.message
+        assert "Look at the agent's disk" in report.message
+
+
 async def test_an_unknown_driver_says_which_there_are(home: Home) -> None:
     """A task of a driver that the node does not have fails at once."""
     async with home.agent():

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal
 
 import anyio
@@ -30,6 +31,7 @@ from khonsu.env import Env, SystemEnv
 from khonsu.errors import KhonsuError, NotAllowed, Unauthenticated
 from khonsu.scopes import Lifetime, bare_task_group, first, run_in_order
 
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
 OnExit = Literal["leave", "stop", "drain"]
 
 SESSION_BYTES: Final = 8
@@ -80,8 +82,8 @@ class Agent(Lifetime):
         drivers: Sequence[AnyDriver],
         data_dir: Path | str,
         join_token: Secret | str | None = None,
-        labels: Mapping[str, str] | None = None,
-        volumes: Mapping[str, Path | str] | None = None,
+        labels: Mapping[str, str] = NONE,
+        volumes: Mapping[str, Path | str] = NONE,
         resources: Resources | None = None,
         on_exit: OnExit = "leave",
         limits: Limits | None = None,
@@ -89,7 +91,7 @@ class Agent(Lifetime):
     ) -> None:
         """Compose it; nothing is opened yet."""
         super().__init__()
-        check(name, labels or {}, volumes or {}, drivers)
+        check(name, labels, volumes, drivers)
         self._transport = transport
         self._join_token = None if join_token is None else Secret.of(join_token)
         self._on_exit = on_exit
@@ -98,7 +100,7 @@ class Agent(Lifetime):
             name=name,
             drivers={driver.name: driver for driver in drivers},
             directory=Path(data_dir).absolute(),
-            labels=dict(labels or {}),
+            labels=dict(labels),
             resources=resources,
             limits=limits if limits is not None else Limits(),
             env=self._env,
