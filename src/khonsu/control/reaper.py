@@ -29,7 +29,9 @@ class Reaper:
         """Tick for ever; while the disk is full, what is due stays due."""
         while True:
             await self._state.env.sleep(TICK_SECONDS)
-            self._owed.update(self._leases.book.expire(self._state.env.monotonic()))
+            now = self._state.env.monotonic()
+            self._owed.update(self._leases.book.expire(now))
+            self._leases.book.forget(self._state.tables.nodes, now)
             try:
                 await self._tick()
             except StoreError:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from enum import Enum
 
 from khonsu.core.ids import NodeId
-from khonsu.core.records import Allocation, Node
+from khonsu.core.records import Node
 from khonsu.core.states import Eligibility, JobType
 
 
@@ -42,16 +41,3 @@ def leave(job_type: JobType, node: Node, emptied: AbstractSet[NodeId], now: floa
     if job_type is JobType.SYSTEM:
         return Leave.STOP if node.id in emptied else Leave.STAY
     return Leave.MOVE if job_type is JobType.SERVICE else Leave.STAY
-
-
-def emptied_nodes(nodes: Iterable[Node], allocations: Iterable[tuple[JobType, Allocation]]) -> frozenset[NodeId]:
-    """Return the draining nodes where nothing lives but copies of system jobs."""
-    busy = {allocation.node_id for type_, allocation in allocations if allocation.live and type_ is not JobType.SYSTEM}
-    return frozenset(node.id for node in nodes if node.eligibility is Eligibility.DRAINING and node.id not in busy)
-
-
-def drained(node: Node, allocations: Iterable[Allocation]) -> bool:
-    """Return whether a draining node has nothing left to run."""
-    return node.eligibility is Eligibility.DRAINING and not any(
-        allocation.live and allocation.node_id == node.id for allocation in allocations
-    )

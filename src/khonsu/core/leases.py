@@ -7,7 +7,7 @@ start everybody has a full lease again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from attrs import field, frozen
 
@@ -178,12 +178,11 @@ class LeaseBook:
             ttl_seconds=self._ttl_longest,
         )
 
-    def forget(self, nodes: Iterable[NodeId], now: float) -> None:
-        """Drop the removed ones of these nodes that are silent for so long that nothing depends on it."""
+    def forget(self, known: Container[NodeId], now: float) -> None:
+        """Drop the nodes that are not known any more, once they are silent for so long that nothing depends on it."""
         limit = self._ttl_longest + MARGIN_SECONDS + EXCLUSIVE_KILL_SECONDS_MAX
-        for node in nodes:
-            if node in self._away and now - self._away[node] > limit:
-                del self._away[node]
+        for node in [node for node, heard in self._away.items() if now - heard > limit and node not in known]:
+            del self._away[node]
 
 
 def mass_loss(nodes: Iterable[Node], *, window_seconds: float = MASS_LOSS_WINDOW_SECONDS) -> bool:

@@ -8,7 +8,7 @@ from khonsu.core.job import Job
 from khonsu.core.records import Allocation, Evaluation, JobRecord, JobVersion, PlacementFailure
 from khonsu.core.results import GroupSummary, JobResult, ResultStatus, first_failed_task
 from khonsu.core.revision import Revision
-from khonsu.core.states import EvaluationStatus, JobStatus
+from khonsu.core.states import AllocationStatus, Desired, EvaluationStatus, JobStatus
 from khonsu.core.status import current_allocations, group_summaries
 
 
@@ -42,7 +42,9 @@ def job_result(
     waiting = any(
         evaluation.status is EvaluationStatus.PENDING and not evaluation.not_before for evaluation in evaluations
     )
-    status = _overtaken(record, versions, version, run) or _status(record, spec, summaries, failures, waiting=waiting)
+    status = _overtaken(record, versions, version, run) or _status(
+        record, spec, summaries, current, failures, waiting=waiting
+    )
     return JobResult(
         namespace=record.namespace,
         job=record.name,
@@ -53,7 +55,7 @@ def job_result(
         allocations=current,
         unplaced=_unplaced(spec, summaries, failures),
         exit_code=exit_code(spec, current),
-        message=record.message or describe(failures),
+        message=record.message or describe(failures) or ("no node suits it" if status == "blocked" else ""),
         revision=revision,
     )
 
@@ -101,6 +103,7 @@ def _status(
     record: JobRecord,
     spec: Job,
     summaries: Sequence[GroupSummary],
+    current: Sequence[Allocation],
     failures: Sequence[PlacementFailure],
     *,
     waiting: bool,
@@ -109,13 +112,19 @@ def _status(
         return "stopped"
     if record.status in (JobStatus.FAILED, JobStatus.COMPLETE):
         return "failed" if record.status is JobStatus.FAILED else "complete"
-    if failures:
+    wanted = [one for one in current if one.live and one.desired is Desired.RUN]
+    # A batch job that does not fit as a whole gets on all the same, as its first copies end.
+    gets_on = not spec.type.keeps_running and any(one.status is not AllocationStatus.UNKNOWN for one in wanted)
+    nowhere = spec.type.everywhere and not current and not waiting
+    if (failures and not gets_on) or nowhere:
         return "blocked"
     rolling = (
         record.rollout is not None and record.rollout.version == record.version and record.rollout.status == "running"
     )
     whole = all(summary.healthy >= summary.count for summary in summaries)
-    settled = spec.type.keeps_running and whole and not rolling
+    # Until somebody has looked at a new version, the healthy copies are those of the version before.
+    fresh = all(one.version == record.version for one in wanted)
+    settled = spec.type.keeps_running and whole and fresh and not rolling
     # A job on every node has no count of its own: it must have been looked at first.
     if settled and not (waiting and (spec.type.everywhere or rolling)):
         return "healthy"

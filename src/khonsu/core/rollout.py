@@ -1,4 +1,4 @@
-"""Rollouts: when a copy is healthy, when a new version has proved itself, and when it has failed."""
+"""Rollouts: when the copies of an earlier version are replaced, and when that has failed."""
 
 from __future__ import annotations
 
@@ -7,37 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import evolve, frozen
 
-from khonsu.core.policies import Update
-from khonsu.core.records import Allocation, Rollout, TaskStatus, Time
+from khonsu.core.records import Allocation, Rollout, Time
 from khonsu.core.slots import Look, same_work
-from khonsu.core.states import AllocationStatus, Desired, TaskState
+from khonsu.core.states import AllocationStatus, Desired
 from khonsu.core.survivors import Scene
-
-
-def healthy_from(tasks: Sequence[TaskStatus], update: Update) -> float | None:
-    """Return from when on a copy is healthy if it goes on like this, or None while one of its tasks does not run."""
-    started = [task.started_at for task in tasks if task.status is TaskState.RUNNING]
-    if len(started) < len(tasks) or not started:
-        return None
-    return max(math.inf if at is None else at for at in started) + update.healthy_for_seconds
-
-
-def health(tasks: Sequence[TaskStatus], update: Update, *, since: float, now: float) -> bool | None:
-    """Return the health of a copy of a service: True once healthy, False once it was not so in time, None before.
-
-    For agents; the clock is the node's own.
-
-    Args:
-        tasks: All tasks of the group as they are.
-        update: The group's policy.
-        since: When the agent began to start the copy.
-        now: The time.
-
-    """
-    healthy_at = healthy_from(tasks, update)
-    if healthy_at is not None and healthy_at <= now:
-        return True
-    return False if now - since >= update.healthy_within_seconds else None
 
 
 @frozen(kw_only=True)

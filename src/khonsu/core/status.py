@@ -80,12 +80,6 @@ def _event(job_type: JobType, tally: Tally, *, halted: bool) -> str:
     return "start" if tally.started else "wait"
 
 
-def started(record: JobRecord, allocation: Allocation) -> bool:
-    """Return whether a report of a copy makes its job a running one, without a further look."""
-    began = allocation.status in (_A.STARTING, _A.RUNNING)
-    return record.status is JobStatus.PENDING and not record.stopped and began and allocation.run == record.run
-
-
 def group_summaries(record: JobRecord, spec: Job, allocations: Iterable[Allocation]) -> tuple[GroupSummary, ...]:
     """Return the counts of each group, from the current allocation of each slot.
 
