@@ -40,6 +40,7 @@ class Desk(Handler):
     def __init__(self, group: TaskGroup | None = None) -> None:
         self.group = group
         self.term = 1
+        self.cluster = "c"
         self.number = 1
         self.up = True
         self.lease_seconds = 10.0
@@ -127,7 +128,9 @@ class Desk(Handler):
         node = f"node{len(self.nodes)}"
         self.nodes[node] = credential = f"credential-{node}"
         return to_json(
-            JoinResponse(node=NodeId(node), name=asked.name, cluster="c", credential=credential, term=self.term)
+            JoinResponse(
+                node=NodeId(node), name=asked.name, cluster=self.cluster, credential=credential, term=self.term
+            )
         )
 
     async def _sync(self, request: Request) -> Any:

@@ -10,6 +10,7 @@ from khonsu.core.job import Restart, Update
 from khonsu.core.states import AllocationStatus, JobType, TaskState
 from khonsu.errors import Conflict, InvalidRequest, Unauthenticated, UnsafeFile
 from khonsu.testing import FakeConfig, FakeDriver
+from tests.agent.desk import Desk
 from tests.agent.samples import a_group, a_task, an_assignment
 
 if TYPE_CHECKING:
@@ -223,6 +224,27 @@ async def test_a_removed_node_joins_again_with_a_new_token(home: Home) -> None:
             await stopped.wait()
     async with home.agent():
         pass
+
+
+async def test_another_cluster_begins_anew(home: Home) -> None:
+    """What another cluster wanted is ended and cleared away; the same id means another copy there."""
+    async with home.agent():
+        home.want("a1")
+        home.want("ended", FakeConfig(run_seconds=0.0), type=JobType.BATCH)
+        home.desk.number = 500
+        await home.desk.until_status("a1", A.RUNNING)
+        await home.desk.until_status("ended", A.COMPLETE)
+    first = home.machine.processes["a1/one/1"]
+    desk, home.desk = home.desk, Desk(home.desk.group)
+    home.desk.cluster = "another"
+    async with home.agent():
+        assert first.ends is not None
+        assert home.desk.reports == {}
+        for key in ("a1", "ended"):
+            home.want(key)
+            await home.desk.until_status(key, A.RUNNING)
+    assert desk.cluster == "c"
+    assert len(home.machine.started) == 4
 
 
 async def test_without_a_token_nobody_joins(home: Home) -> None:

@@ -125,6 +125,7 @@ async def bench(tmp_path: Path) -> AsyncGenerator[Bench, None]:
     async with open_journal(tmp_path / "journal", SystemEnv()) as (journal, _):
         book = Book(journal, Kept())
         workload = Workload(book, clock)
+        workload.start(lambda *_, **__: None, lambda state: workload.drop(state.assignment.id), same_boot=True)
         lease = Lease(Supervisor(tmp_path / "supervisor", env=clock), clock)
         identity = NodeIdentity(node=NodeId("n"), name="home", cluster="c", credential=Secret("x"))
         connection: Connection = line  # type: ignore[assignment]

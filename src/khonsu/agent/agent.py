@@ -28,7 +28,7 @@ from khonsu.agent.sync import Speaker, Sync
 from khonsu.core.job import Resources
 from khonsu.core.secret import Secret
 from khonsu.env import Env, SystemEnv
-from khonsu.errors import KhonsuError, NotAllowed, Unauthenticated
+from khonsu.errors import KhonsuError, NotAllowed, Unauthenticated, WrongAuthority
 from khonsu.scopes import Lifetime, bare_task_group, first, run_in_order
 
 NONE: Final[Mapping[str, str]] = MappingProxyType({})
@@ -146,18 +146,23 @@ class Agent(Lifetime):
         identity = await self._env.run_blocking(read_identity, directory)
         if identity is not None:
             check_name(identity, self._settings.name, directory)
+            await parts.belong_to(identity.cluster)
             speech = await stack.enter_async_context(self._speaking(opened, parts, identity))
             try:
                 await speech.sync.begin()
                 return speech
-            except Unauthenticated as error:
+            except (Unauthenticated, WrongAuthority) as error:
+                # It was removed here, or this is another control plane: only a token of that one says whom to trust.
                 refused = error
+            if isinstance(refused, WrongAuthority) and self._join_token is None:
+                raise refused
             try:
                 identity = await self._join(parts)
             except NotAllowed:
                 raise refused from None
         else:
             identity = await self._join(parts)
+        await parts.belong_to(identity.cluster)
         speech = await stack.enter_async_context(self._speaking(opened, parts, identity))
         await speech.sync.begin()
         return speech

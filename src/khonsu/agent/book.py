@@ -23,6 +23,7 @@ _PROGRESS: Final = "progress/"
 _GROUP: Final = "group/"
 _SEEN: Final = "seen"
 _BOOT: Final = "boot"
+_CLUSTER: Final = "cluster"
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +34,7 @@ class Kept:
     states: tuple[AllocationState, ...] = ()
     seen: Revision = ZERO
     boot: str = ""
+    cluster: str = ""
 
 
 def read(values: Mapping[str, JSON]) -> Kept:
@@ -40,11 +42,12 @@ def read(values: Mapping[str, JSON]) -> Kept:
 
     An allocation that cannot be read, since another version wrote it, is left out: then it is not known here any more.
     """
-    seen, boot = values.get(_SEEN), values.get(_BOOT)
+    seen = values.get(_SEEN)
     return Kept(
         states=tuple(_states(values)),
         seen=Revision.parse(seen) if isinstance(seen, str) else ZERO,
-        boot=boot if isinstance(boot, str) else "",
+        boot=str(values.get(_BOOT, "")),
+        cluster=str(values.get(_CLUSTER, "")),
     )
 
 
@@ -76,6 +79,8 @@ class Book:
         self.states: dict[AllocationId, AllocationState] = {state.assignment.id: state for state in kept.states}
         self.seen = kept.seen
         """The newest revision of what is wanted that was ever acted on."""
+        self.cluster = kept.cluster
+        """Whose allocations they are: ids and revisions of another cluster mean something else."""
         self._groups = Counter(state.assignment.group for state in kept.states)
 
     def note(self, state: AllocationState) -> None:
@@ -114,3 +119,9 @@ class Book:
     def note_boot(self, boot: str) -> None:
         """Note in which boot of the machine the processes of the book run."""
         self.journal.put(_BOOT, boot)
+
+    def note_cluster(self, cluster: str) -> None:
+        """Note whose allocations they are."""
+        if cluster != self.cluster:
+            self.cluster = cluster
+            self.journal.put(_CLUSTER, cluster)

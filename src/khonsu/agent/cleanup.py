@@ -66,6 +66,7 @@ class Cleaner:
         self._remains: dict[str, Remains] = {}
         self._forgotten: deque[AllocationState] = deque()
         self._work = anyio.Event()
+        self._busy = anyio.Lock()
 
     def take(self, state: AllocationState) -> None:
         """Clear up behind an allocation, soon."""
@@ -96,9 +97,25 @@ class Cleaner:
                 await first(self._work, self._env.sleep, LOOK_SECONDS)
                 await self._env.sleep(DELAY_SECONDS)
             while self._forgotten:
-                state = self._forgotten.popleft()
-                await self._runner.remove(state)
-                await self._keep(state.assignment.id)
+                async with self._busy:
+                    await self._clear_next()
+
+    async def clear_all(self) -> None:
+        """Clear everything away at once; nothing lives any more."""
+        async with self._busy:
+            while self._forgotten:
+                await self._clear_next()
+            for key in await self._env.run_blocking(self._layout.kept):
+                await self._env.run_blocking(_remove, self._layout.allocation(key))
+                self._remains.pop(key, None)
+                self._workload.clear(key)
+
+    async def _clear_next(self) -> None:
+        if self._forgotten:
+            state = self._forgotten.popleft()
+            await self._runner.remove(state)
+            self._workload.drop(state.assignment.id)
+            await self._keep(state.assignment.id)
 
     async def _keep(self, key: str) -> None:
         remains = await self._env.run_blocking(self._look, key)

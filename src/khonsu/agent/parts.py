@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 from khonsu.abc.driver import DriverHost
 from khonsu.agent.book import Book, read
 from khonsu.agent.cleanup import Cleaner
+from khonsu.agent.events import Ending
 from khonsu.agent.fingerprint import describe_driver, node_facts
 from khonsu.agent.journal import Found, Journal, open_journal
 from khonsu.agent.layout import Layout, own
@@ -25,6 +26,7 @@ from khonsu.agent.workload import Workload
 from khonsu.agent.workshop import Workshop
 from khonsu.artifacts import ArtifactStore
 from khonsu.core.protocol import NodeFacts
+from khonsu.core.revision import ZERO
 from khonsu.drivers.supervisor import Supervisor
 from khonsu.scopes import bare_task_group
 
@@ -140,6 +142,17 @@ class Parts:
         group.start_soon(self._cleaner.run)
         group.start_soon(self.lease.keep_published, self.workload.needs_lease)
         group.start_soon(self._mind_contact)
+
+    async def belong_to(self, cluster: str) -> None:
+        """Take orders of a cluster from now on; what another one wanted is ended and cleared away first."""
+        if self.book.cluster not in ("", cluster):
+            _log.warning("node %s joined another cluster; the tasks of the last one end", self._opened.settings.name)
+            self.workload.end_all(Ending.STOP, "its node joined another cluster")
+            await self.workload.until_idle()
+            self.workload.forget(tuple(self.book.states))
+            await self._cleaner.clear_all()
+            self.book.note_seen(ZERO)
+        self.book.note_cluster(cluster)
 
     async def _mind_contact(self) -> None:
         """End what is not to run on without contact for too long."""

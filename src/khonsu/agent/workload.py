@@ -50,6 +50,7 @@ class Workload:
         self._carry_out: CarryOut | None = None
         self._discard: Callable[[AllocationState], None] = lambda _: None
         self._unwanted: set[AllocationId] = set()
+        self._recorded: set[AllocationId] = set()
         self._untold: set[AllocationId] = set()
         self._exclusive: set[AllocationId] = set()
         self.moved = anyio.Event()
@@ -64,7 +65,7 @@ class Workload:
 
         Args:
             carry_out: Carries out actions.
-            discard: Is given what was forgotten, to clear up behind it.
+            discard: Is given what may be forgotten: it clears up behind it, and then calls `drop`.
             same_boot: Whether the machine has run since then.
 
         """
@@ -191,16 +192,24 @@ class Workload:
             self.feed(key, Begin(now=self._env.monotonic()))
 
     def forget(self, keys: Iterable[AllocationId]) -> None:
-        """Drop allocations whose end the control plane has recorded; what has not ended stays."""
+        """Have cleared away allocations whose end the control plane has recorded; what has not ended stays.
+
+        Until that is done they are kept, so that a killed agent begins it again.
+        """
         for key in keys:
             state = self._book.states.get(key)
-            if state is None or not state.terminal:
-                continue
-            self._book.forget(key)
-            self._past.add(key)
-            self._unwanted.discard(key)
-            self._untold.discard(key)
-            self._discard(state)
+            if state is not None and state.terminal and key not in self._recorded:
+                self._recorded.add(key)
+                self._unwanted.discard(key)
+                self._untold.discard(key)
+                self._discard(state)
+
+    def drop(self, key: AllocationId) -> None:
+        """Take note that an allocation was cleared away, but for its folder."""
+        self._book.forget(key)
+        self._recorded.discard(key)
+        self._untold.discard(key)
+        self._past.add(key)
 
     def clear(self, key: str) -> None:
         """Take note that nothing is left of an allocation of the past."""
@@ -234,7 +243,8 @@ class Workload:
 
     def tell_again(self, *, only_ended: bool) -> None:
         """Have reported again what was told before."""
-        self._untold |= {state.assignment.id for state in self.states if state.terminal or not only_ended}
+        keys = {state.assignment.id for state in self.states if state.terminal or not only_ended}
+        self._untold |= keys - self._recorded
 
 
 def _differs(before: AllocationState, after: AllocationState) -> bool:
