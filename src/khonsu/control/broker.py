@@ -36,6 +36,7 @@ class Broker:
         state.preparers.append(self._prepare)
         state.listeners.append(self._follow)
         state.rebuilt.append(self._refill)
+        self._refill()
 
     def in_flight(self, job: str) -> str | None:
         """Return the evaluation of a job that a worker has, if any."""
