@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,10 @@ class Started:
     def transport(self) -> HTTPTransport:
         """Return a transport to it."""
         return HTTPTransport(self.url, ca=self.folder / "ca.pem")
+
+    def context(self) -> ssl.SSLContext:
+        """Return a TLS context that trusts it and nobody else."""
+        return ssl.create_default_context(cafile=self.folder / "ca.pem")
 
     def client(self) -> Client:
         """Return a client of it."""
