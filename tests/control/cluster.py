@@ -37,7 +37,7 @@ from khonsu.stores.memory import MemoryStore
 A = AllocationStatus
 Act = Literal["run", "starts", "sick", "fails", "completes", "nothing"]
 SCOPES = ("events", "allocations", "nodes", "jobs")
-SECONDS_MAX = 20.0
+SECONDS_MAX = 8.0
 
 
 def service(name: str = "web", *, command: str = "serve", cpu: int = 1000, **fields: Any) -> Job:
@@ -236,7 +236,7 @@ class Cluster:
         """Join nodes that work in the background."""
         nodes = [await self.node(name, **changes) for name in names]
         for node in nodes:
-            await node.sync()
+            await node.work()
             self.group.start_soon(node.run)
         return nodes
 
@@ -269,10 +269,11 @@ async def cluster(store: Store | None = None, **options: Any) -> AsyncGenerator[
     plane = ControlPlane(store=store if store is not None else MemoryStore(), **options)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(plane)
+        client = await stack.enter_async_context(plane.client())
+        connections = await stack.enter_async_context(AsyncExitStack())
         group = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(group.cancel_scope.cancel)
-        client = await stack.enter_async_context(plane.client())
-        yield Cluster(plane, client, group, stack)
+        yield Cluster(plane, client, group, connections)
 
 
 def nodes_of(copies: Iterable[Allocation]) -> list[str]:

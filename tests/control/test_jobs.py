@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from khonsu.abc.transport import Request
+from khonsu.control import plane
 from khonsu.core.codec import to_json
 from khonsu.core.states import AllocationStatus, JobStatus
 from khonsu.errors import Conflict, InvalidJob, InvalidRequest, NotFound, VersionConflict
@@ -302,8 +303,14 @@ async def test_blocked_copies_wake_when_room_is_freed(home: Cluster) -> None:
     assert len(home.copies("new")) == 1
 
 
-async def test_the_more_urgent_job_is_looked_at_first(home: Cluster) -> None:
-    """Room that comes back goes to the job with the higher priority."""
+async def test_the_more_urgent_job_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room that comes back goes to the job with the higher priority, as far as one worker looks at both."""
+    monkeypatch.setattr(plane, "WORKERS", 1)
+    async with cluster() as home:
+        await _urgent(home)
+
+
+async def _urgent(home: Cluster) -> None:
     await home.client.submit(service("low", count=4, priority=10))
     await home.client.submit(service("high", count=4, priority=90))
     await home.until(lambda: sum(e.status == "blocked" for e in home.tables.evaluations.values()) == 2)

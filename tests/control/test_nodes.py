@@ -1,0 +1,246 @@
+"""On a clock that jumps, so that minutes of silence cost nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from trio.testing import MockClock
+
+from khonsu.core.job import Disconnect, Reschedule
+from khonsu.core.states import AllocationStatus, Eligibility, NodeStatus
+from khonsu.errors import Conflict, NotFound, Unauthenticated
+from khonsu.testing import VirtualEnv
+from tests.control.cluster import Cluster, Node, batch, cluster, nodes_of, report, service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+pytestmark = pytest.mark.anyio
+
+A = AllocationStatus
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Run on a clock that jumps to the next thing that happens."""
+    return ("trio", {"clock": MockClock(autojump_threshold=0)})
+
+
+@pytest.fixture
+async def home() -> AsyncGenerator[Cluster, None]:
+    """Return a cluster on the virtual clock."""
+    async with cluster(env=VirtualEnv()) as made:
+        yield made
+
+
+def status_of(home: Cluster, name: str) -> NodeStatus:
+    """Return the status of a node."""
+    node = home.tables.node_named(name)
+    assert node is not None
+    return node.status
+
+
+async def two_with_a_copy(home: Cluster, **fields: object) -> tuple[Node, Node]:
+    """Run one copy of a service on one of two nodes, and return that node and the other."""
+    nodes = await home.running("a", "b")
+    await home.client.wait(await home.client.submit(service(**fields)))  # type: ignore[arg-type]
+    [copy] = home.copies()
+    holder = next(node for node in nodes if node.name == copy.node)
+    return holder, next(node for node in nodes if node is not holder)
+
+
+async def test_a_node_that_calls_stays(home: Cluster) -> None:
+    """Minutes pass, and a node that renews its lease is ready."""
+    await home.running("a")
+    await anyio.sleep(120.0)
+    assert status_of(home, "a") is NodeStatus.READY
+    assert await home.events("node-down") == []
+
+
+async def test_a_silent_node_is_down_and_its_copies_are_replaced(home: Cluster) -> None:
+    """Its copies are unknown, not lost, and others run instead."""
+    holder, other = await two_with_a_copy(home)
+    holder.kill()
+    await home.until(lambda: status_of(home, holder.name) is NodeStatus.DOWN, seconds=12.0)
+    await home.until(lambda: nodes_of(home.copies("web", A.RUNNING)) == [other.name])
+    assert nodes_of(home.copies("web", A.UNKNOWN)) == [holder.name]
+
+
+@pytest.mark.parametrize("keep", ["replacement", "original"])
+async def test_of_a_returned_node_exactly_one_copy_survives(home: Cluster, keep: str) -> None:
+    """The copy and its replacement are both there for a moment; one stops, as the job says."""
+    holder, other = await two_with_a_copy(home, disconnect=Disconnect(keep=keep))  # type: ignore[arg-type]
+    holder.kill()
+    await home.until(lambda: nodes_of(home.copies("web", A.RUNNING)) == [other.name], seconds=30.0)
+    await holder.sync(*holder.have.values())
+    home.group.start_soon(holder.run)
+    await home.until(lambda: len(home.copies()) == 1)
+    await anyio.sleep(30.0)
+    survivor = other if keep == "replacement" else holder
+    assert nodes_of(home.copies("web", A.RUNNING)) == [survivor.name]
+    assert len(home.copies("web", A.STOPPED)) == 1
+
+
+async def test_a_copy_may_stay_unknown_for_a_while(home: Cluster) -> None:
+    """With `replace_after` a silent node has time to return, and then nothing was moved."""
+    holder, _ = await two_with_a_copy(home, disconnect=Disconnect(replace_after="60s"))
+    holder.kill()
+    await home.until(lambda: status_of(home, holder.name) is NodeStatus.DOWN, seconds=12.0)
+    await anyio.sleep(20.0)
+    assert len(home.copies()) == 1
+    await holder.sync(*holder.have.values())
+    assert status_of(home, holder.name) is NodeStatus.READY
+    await home.until(lambda: len(home.copies("web", A.RUNNING)) == 1)
+    holder.kill()
+    await home.until(lambda: len(home.copies()) == 2, seconds=90.0)
+
+
+async def test_most_nodes_vanishing_at_once_replaces_nothing(home: Cluster) -> None:
+    """The fault is more likely ours: copies are moved only when some return."""
+    nodes = await home.running("a", "b", "c", "d")
+    await home.client.wait(await home.client.submit(service(count=4, max_per_node=2, cpu=2000)))
+    for node in nodes[1:]:
+        node.kill()
+    await home.until(lambda: sum(n.status is NodeStatus.DOWN for n in home.tables.nodes.values()) == 3, seconds=15.0)
+    live = len(home.copies())
+    await anyio.sleep(60.0)
+    assert len(home.copies()) == live == 4
+    assert [type_ for type_, _ in await home.events("replacement-paused")] == ["replacement-paused"]
+    for node in nodes[1:3]:
+        await node.sync(*node.have.values())
+        home.group.start_soon(node.run)
+    await home.until(lambda: len(home.copies("web", A.RUNNING)) == 4, seconds=60.0)
+    assert [type_ for type_, _ in await home.events("replacement-resumed")] == ["replacement-resumed"]
+
+
+async def test_a_drained_node_is_emptied(home: Cluster) -> None:
+    """Its copies move, it gets nothing new, and is given work again when somebody says so."""
+    holder, other = await two_with_a_copy(home)
+    node = await home.client.drain_node(holder.name)
+    assert node.eligibility is Eligibility.DRAINING
+    await home.until(lambda: nodes_of(home.copies()) == [other.name])
+    await home.until(lambda: home.tables.nodes[holder.id].eligibility is Eligibility.INELIGIBLE)
+    await home.client.submit(service("all", type="system"))
+    assert nodes_of(await home.until_copies("all", 1)) == [other.name]
+    await home.client.undrain_node(holder.name)
+    assert nodes_of(await home.until_copies("all", 2)) == ["a", "b"]
+
+
+async def test_a_drain_ends_at_its_deadline(home: Cluster) -> None:
+    """A batch copy may finish until then, and is moved after it."""
+    nodes = await home.running("a", "b")
+    for node in nodes:
+        node.act = lambda _: "run"
+    await home.client.submit(batch())
+    [copy] = await home.until_copies("work", 1)
+    await home.client.drain_node(copy.node, deadline="60s")
+    await anyio.sleep(50.0)
+    assert home.copies("work") == [home.tables.allocations[copy.id]]
+    await home.until(lambda: home.copies("work", A.STOPPED), seconds=15.0)
+    await home.until(lambda: home.copies("work", A.RUNNING))
+    assert home.copies("work")[0].node != copy.node
+
+
+async def test_a_removed_node_is_forgotten(home: Cluster) -> None:
+    """Only one that is down can go; its credential opens nothing, and it may join again as another node."""
+    holder, other = await two_with_a_copy(home)
+    with pytest.raises(Conflict, match="is ready"):
+        await home.client.remove_node(holder.name)
+    holder.kill()
+    await home.until(lambda: status_of(home, holder.name) is NodeStatus.DOWN, seconds=12.0)
+    await home.client.remove_node(holder.name)
+    with pytest.raises(NotFound):
+        await home.client.node(holder.name)
+    with pytest.raises(Unauthenticated):
+        await holder.sync()
+    await home.until(lambda: nodes_of(home.copies()) == [other.name])
+    again = await home.node(holder.name)
+    assert again.id != holder.id
+    with pytest.raises(Unauthenticated):
+        await holder.sync()
+
+
+async def test_a_name_is_taken_while_its_node_is_ready(home: Cluster) -> None:
+    """A second machine of the same name is refused, and replaces the first once that is down."""
+    [node] = await home.running("a")
+    with pytest.raises(Conflict, match="is ready"):
+        await home.joined("a")
+    node.kill()
+    await home.until(lambda: status_of(home, "a") is NodeStatus.DOWN, seconds=12.0)
+    await home.joined("a")
+    with pytest.raises(Unauthenticated):
+        await node.sync()
+
+
+async def test_of_two_agents_with_one_identity_the_later_goes_on(home: Cluster) -> None:
+    """The earlier is told that another has taken its place."""
+    answer = await home.joined("a")
+    first = Node(await home.connect(answer.credential), "a", answer.node, "first")
+    second = Node(await home.connect(answer.credential), "a", answer.node, "second")
+    await first.sync()
+    await second.sync()
+    with pytest.raises(Conflict, match="two agents"):
+        await first.sync()
+    first.seen = None
+    with pytest.raises(Conflict, match="two agents"):
+        await first.sync()
+    await second.sync()
+
+
+async def test_a_node_without_work_leaves_at_once(home: Cluster) -> None:
+    """Who says goodbye need not be waited for."""
+    [node] = await home.running("a")
+    node.kill()
+    await node.leave()
+    assert status_of(home, "a") is NodeStatus.DOWN
+
+
+async def test_a_rebooted_node_has_lost_what_it_had(home: Cluster) -> None:
+    """An agent that starts and does not know its copies has lost them, and they run again."""
+    holder, _ = await two_with_a_copy(home)
+    holder.kill()
+    holder.have.clear()
+    holder.seen, holder.session = None, "anew"
+    await holder.sync(boot_id="another")
+    assert home.copies("web", A.LOST)[0].message == "the machine was started anew"
+    await home.until(lambda: home.copies("web", A.RUNNING))
+
+
+async def test_a_failed_copy_is_placed_again_with_back_off(home: Cluster) -> None:
+    """Each try comes later than the one before."""
+    [node] = await home.running("a")
+    node.act = lambda _: "fails"
+    began = anyio.current_time()
+    policy = Reschedule(delay="10s", delay_max="10m")
+    await home.client.submit(service(reschedule=policy))
+    await home.until(lambda: len(home.copies("web", A.FAILED)) == 3, seconds=300.0)
+    assert anyio.current_time() - began >= 10.0
+    node.act = lambda _: "run"
+    await home.until(lambda: home.copies("web", A.RUNNING), seconds=300.0)
+
+
+async def test_a_batch_job_fails_after_its_attempts(home: Cluster) -> None:
+    """A batch job is tried on another place, and then ends as failed with the exit code."""
+    nodes = await home.running("a", "b")
+    for node in nodes:
+        node.act = lambda _: "fails"
+    result = await home.client.run(batch(), timeout="1h")
+    assert (result.status, result.exit_code) == ("failed", 1)
+    assert len(home.copies("work", A.FAILED)) == 2
+
+
+async def test_late_and_foreign_reports_change_nothing(home: Cluster) -> None:
+    """An end is final, and a node speaks of its own copies only."""
+    holder, other = await two_with_a_copy(home)
+    [copy] = home.copies()
+    holder.kill()
+    other.kill()
+    await other.sync(report(copy, A.FAILED, code=1))
+    assert home.tables.allocations[copy.id].status is A.RUNNING
+    await holder.sync(report(copy, A.STARTING))
+    assert home.tables.allocations[copy.id].status is A.RUNNING
+    await holder.sync(report(copy, A.COMPLETE, code=0))
+    await holder.sync(report(copy, A.RUNNING))
+    assert home.tables.allocations[copy.id].status is A.COMPLETE
