@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import anyio
+import numpy as np
+import pytest
+
+from khonsu.abc.scheduler import Scheduler, scheduler
+from khonsu.core.arrays import FloatArray
+from khonsu.core.ask import Ask
+from khonsu.core.fleet import Fleet
+from khonsu.core.plan import Outcome
+from khonsu.core.states import AllocationStatus
+from tests.control.cluster import cluster, nodes_of, service
+
+pytestmark = pytest.mark.anyio
+
+A = AllocationStatus
+
+
+class Last(Scheduler):
+    """The last node by name, and a memory of outcomes."""
+
+    name = "last"
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def score(self, ask: Ask, fleet: Fleet, /) -> FloatArray:
+        """Return the rank of the names."""
+        return np.argsort(np.argsort(np.array(list(fleet.ids)))).astype(np.float64)
+
+    def observe(self, outcome: Outcome, /) -> None:
+        """Remember."""
+        self.outcomes.append(outcome)
+
+
+@scheduler("nan")
+def nan(ask: Ask, fleet: Fleet) -> FloatArray:
+    """Return no numbers."""
+    return np.full(len(fleet), np.nan)
+
+
+@scheduler("broken")
+def broken(ask: Ask, fleet: Fleet) -> FloatArray:
+    """Fail."""
+    raise ZeroDivisionError("a stranger's mistake")
+
+
+async def test_a_job_may_name_a_scheduler_of_the_user() -> None:
+    """It chooses the nodes, and is told what became of its plans."""
+    last = Last()
+    async with cluster(schedulers=[last]) as home:
+        nodes = await home.running("a", "b", "c")
+        await home.client.wait(await home.client.submit(service(count=3, scheduler="last")))
+        best = max(nodes, key=lambda node: node.id)
+        assert nodes_of(home.copies()) == [best.name] * 3
+        assert [(one.accepted, one.rejected) for one in last.outcomes] == [(3, 0)]
+
+
+@pytest.mark.parametrize(("made", "words"), [(nan, "scheduler nan"), (broken, "ZeroDivisionError: a stranger")])
+async def test_a_broken_scheduler_is_told_and_hurts_nobody(made: Scheduler, words: str) -> None:
+    """The evaluation fails with a message, is tried again later, and other jobs go on."""
+    async with cluster(schedulers=[made]) as home:
+        await home.running("a")
+        await home.client.submit(service("bad", scheduler=made.name))
+        await home.until(lambda: home.tables.jobs["default/bad"].message)
+        assert words in (await home.client.job("bad")).message
+        assert len(await home.events("evaluation-failed")) == 1
+        assert [one.trigger for one in home.tables.evaluations.values()] == ["retry"]
+        assert (await home.client.wait(await home.client.submit(service()))).status == "healthy"
+        await home.client.submit(service("bad", scheduler="binpack"))
+        assert (await home.client.wait("bad")).status == "healthy"
+
+
+async def test_two_workers_never_take_more_than_there_is() -> None:
+    """Many jobs at once fill a small fleet exactly; what has no room waits."""
+    async with cluster() as home:
+        nodes = await home.running("a", "b")
+        async with anyio.create_task_group() as group:
+            for number in range(12):
+                group.start_soon(home.client.submit, service(f"job{number}"))
+        await home.until(lambda: sum(one.live for one in home.tables.allocations.values()) == 8)
+        await home.until(lambda: sum(e.status == "blocked" for e in home.tables.evaluations.values()) == 4)
+        for node in nodes:
+            assert sum(one.live for one in home.tables.allocations_on(node.id)) == 4
