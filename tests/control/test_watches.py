@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from khonsu.abc.transport import Request
+from khonsu.core.revision import Revision
+from khonsu.errors import HistoryGone, InvalidRequest
+from tests.control.cluster import Cluster, service
+
+pytestmark = pytest.mark.anyio
+
+
+async def get(home: Cluster, operation: str, **body: Any) -> Any:
+    """Make a read of an operator."""
+    return (await (await home.operator()).call(Request(operation=operation, body=body))).body
+
+
+async def test_a_watch_is_answered_when_something_changes(home: Cluster) -> None:
+    """It is held while nothing does, and what it is answered with is newer."""
+    await home.client.submit(service())
+    await home.until(lambda: any(e.status == "blocked" for e in home.tables.evaluations.values()))
+    seen = (await get(home, "job.get", name="web"))["revision"]
+    answers: list[Any] = []
+
+    async def watch() -> None:
+        answers.append(await get(home, "job.get", name="web", after=seen, wait=30.0))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await home.client.submit(service("other"))
+        assert answers == []
+        await home.client.submit(service(count=2))
+    assert answers[0]["version"] == 2
+    assert Revision.parse(answers[0]["revision"]) > Revision.parse(seen)
+
+
+async def test_a_watch_that_comes_late_is_answered_at_once(home: Cluster) -> None:
+    """What changed before the watch began is not missed."""
+    await home.client.submit(service())
+    seen = (await get(home, "job.list"))["revision"]
+    await home.client.submit(service("late"))
+    with anyio.fail_after(5.0):
+        answer = await get(home, "job.list", after=seen, wait=30.0)
+    assert [one["name"] for one in answer["items"]] == ["late", "web"]
+
+
+async def test_a_watch_ends_after_its_time(home: Cluster) -> None:
+    """Nothing changed: it is answered all the same, as things are."""
+    await home.client.submit(service())
+    await home.until(lambda: any(e.status == "blocked" for e in home.tables.evaluations.values()))
+    seen = (await get(home, "node.list"))["revision"]
+    answer = await get(home, "node.list", after=seen, wait=0.01)
+    assert answer["items"] == []
+
+
+async def test_a_revision_of_the_future_is_gone(home: Cluster) -> None:
+    """Who has seen what this history does not have must read anew."""
+    future = str(Revision(home.plane.parts.state.term, 10**6))
+    for operation, body in (("job.list", {}), ("node.list", {}), ("job.get", {"name": "web"})):
+        await home.client.submit(service())
+        with pytest.raises(HistoryGone):
+            await get(home, operation, after=future, wait=1.0, **body)
+    with pytest.raises(HistoryGone):
+        async with home.client.events(after=Revision(9, 1)) as events:
+            async for _ in events:
+                pass
+
+
+@pytest.mark.parametrize("wrong", [{"after": "x"}, {"after": "1"}, {"limit": 0}, {"limit": "x"}, {"wait": -1}])
+async def test_a_wrong_watch_is_refused(home: Cluster, wrong: dict[str, Any]) -> None:
+    """What is no revision, no number or no time is told."""
+    seen = (await get(home, "job.list"))["revision"]
+    with pytest.raises(InvalidRequest):
+        await get(home, "job.list", **{"after": seen, **wrong})
+
+
+async def test_lists_come_in_pages(home: Cluster) -> None:
+    """Every item comes once, in the order of the keys."""
+    for number in range(5):
+        await home.client.submit(service(f"job{number}"))
+    found: list[str] = []
+    cursor: str | None = None
+    sizes = []
+    while True:
+        page = await get(home, "job.list", limit=2, cursor=cursor)
+        found += [one["name"] for one in page["items"]]
+        sizes.append(len(page["items"]))
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert sizes == [2, 2, 1]
+    assert found == [f"job{number}" for number in range(5)]
+
+
+async def test_events_are_told_as_they_happen(home: Cluster) -> None:
+    """A follower gets what was, and then what comes, in order and once."""
+    await home.client.submit(service())
+    found: list[str] = []
+    async with home.client.events(job="web") as events:
+        async for event in events:
+            found.append(event.type)
+            if event.type == "job-created":
+                await home.running("a")
+            if event.type == "job-running":
+                break
+    assert found[0] == "job-created"
+    assert found.count("job-planned") == found.count("allocation-running") == 1
+
+
+async def test_events_resume_after_a_revision(home: Cluster) -> None:
+    """A reader who comes back gets only what it has not seen."""
+    first = await home.client.submit(service("one"))
+    await home.client.submit(service("two"))
+    async with home.client.events(after=first.revision, types=["job-created"], follow=False) as events:
+        assert [event.job async for event in events] == ["two"]
+
+
+async def test_events_can_be_chosen(home: Cluster) -> None:
+    """By job, by node and by type; those of other namespaces are not shown."""
+    await home.running("a")
+    await home.client.wait(await home.client.submit(service("one")))
+    await home.client.wait(await home.client.submit(service("two")))
+    async with home.plane.client(namespace="other") as other:
+        await other.submit(service("three", namespace="other"))
+        async with other.events(types=["job-created"], follow=False) as events:
+            assert [event.job async for event in events] == ["three"]
+    assert [type_ for type_, _ in await home.events("job-created")] == ["job-created"] * 2
+    async with home.client.events(job="one", follow=False) as events:
+        assert {event.job async for event in events} == {"one"}
+    async with home.client.events(node="a", follow=False) as events:
+        assert {event.node async for event in events} == {"a"}
+
+
+async def test_every_event_of_a_change_has_its_revision(home: Cluster) -> None:
+    """Events are told with the change that they tell of, never before it."""
+    submission = await home.client.submit(service())
+    async with home.client.events(types=["job-created"], follow=False) as events:
+        assert [event.revision async for event in events] == [submission.revision]
+
+
+async def test_the_status_counts(home: Cluster) -> None:
+    """The control plane in a few numbers, and as metrics."""
+    await home.running("a")
+    await home.client.wait(await home.client.submit(service(count=2)))
+    status = await home.client.status()
+    assert (status.nodes_ready, status.nodes_down, status.jobs, status.allocations_live) == (1, 0, 1, 2)
+    text = home.plane.parts.handler.metrics()
+    assert 'khonsu_nodes{status="ready"} 1' in text
+    assert 'khonsu_allocations{status="running"} 2' in text
+    assert text.endswith("# EOF\n")
