@@ -116,9 +116,9 @@ class Node:
             self.wanted[assignment.id] = assignment
         if answer.complete:
             given = {assignment.id for assignment in answer.assignments}
-            for key in [key for key in self.wanted if key not in given]:
-                del self.wanted[key]
-                self.have.pop(key, None)
+            for gone in [key for key in self.wanted if key not in given]:
+                del self.wanted[gone]
+                self.have.pop(gone, None)
         return answer
 
     async def work(self, *, hold: float = 0.0) -> list[AllocationReport]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from attrs import evolve
 
@@ -86,7 +88,7 @@ async def test_a_join_token_may_be_for_one_name(home: Cluster) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"valid": "8d"}, {"valid": "0s"}, {"valid": "soon"}, {"name": "Ä"}])
-async def test_an_impossible_invitation_is_refused(home: Cluster, wrong: dict[str, str]) -> None:
+async def test_an_impossible_invitation_is_refused(home: Cluster, wrong: dict[str, Any]) -> None:
     """A time or a name that cannot be is told."""
     with pytest.raises(InvalidRequest):
         await home.plane.invite(**wrong)

@@ -148,7 +148,12 @@ async def test_parameters_of_the_wrong_kind_are_refused(home: Cluster) -> None:
     """A request that is no request is told what was expected."""
     operator = await home.operator()
     await home.client.submit(service())
-    for body in ({"name": "web", "count": "two"}, {"name": "web"}, {"name": 7, "count": 1}, {"name": "web", "count": -1}):
+    for body in (
+        {"name": "web", "count": "two"},
+        {"name": "web"},
+        {"name": 7, "count": 1},
+        {"name": "web", "count": -1},
+    ):
         with pytest.raises(InvalidRequest):
             await operator.call(Request(operation="job.scale", body=body))
     with pytest.raises(InvalidRequest):

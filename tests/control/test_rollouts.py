@@ -72,7 +72,7 @@ async def test_without_room_the_old_copy_stops_first(home: Cluster) -> None:
 
 
 @pytest.mark.parametrize("start_first", [True, False])
-async def test_a_failed_update_goes_back(home: Cluster, start_first: bool) -> None:  # noqa: FBT001 - a case
+async def test_a_failed_update_goes_back(home: Cluster, start_first: bool) -> None:
     """The last stable version is made the present one again, as a new version, and all copies do its work."""
     [node] = await home.running("a")
     policy = Update(healthy_for=0.0, start_first=start_first)
