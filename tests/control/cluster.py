@@ -32,12 +32,14 @@ from khonsu.core.revision import Revision
 from khonsu.core.secret import Secret
 from khonsu.core.states import AllocationStatus, Desired, TaskState
 from khonsu.core.units import Millis
+from khonsu.errors import StoreFull
 from khonsu.stores.memory import MemoryStore
 
 A = AllocationStatus
 Act = Literal["run", "starts", "sick", "fails", "completes", "nothing"]
 SCOPES = ("events", "allocations", "nodes", "jobs")
-SECONDS_MAX = 8.0
+SECONDS_MAX = 15.0
+RETRY_SECONDS = 0.05
 
 
 def service(name: str = "web", *, command: str = "serve", cpu: int = 1000, **fields: Any) -> Job:
@@ -144,7 +146,11 @@ class Node:
         """Work until cancelled or killed."""
         with self.scope:
             while True:
-                await self.work(hold=3.0)
+                try:
+                    await self.work(hold=3.0)
+                except StoreFull:
+                    self.seen = None
+                    await anyio.sleep(RETRY_SECONDS)
 
     def kill(self) -> None:
         """Fall silent."""

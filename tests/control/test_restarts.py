@@ -159,20 +159,9 @@ async def test_work_goes_on_when_there_is_room_again(fails: int) -> None:
     """Whatever write is lost on the way, the job is healthy in the end, with one copy per slot."""
     store = Failing(MemoryStore())
     async with cluster(store) as home:
-        node = await home.node("a")
-        await node.sync()
-
-        async def patient() -> None:
-            while True:
-                try:
-                    await node.work(hold=3.0)
-                except StoreFull:
-                    node.seen = None
-                    await home.until(lambda: usable(home))
-
+        await home.running("a")
         submission = await home.client.submit(service(count=3))
         store.fails = fails
-        home.group.start_soon(patient)
         await home.until(lambda: usable(home) and not store.fails and len(home.copies("web", A.RUNNING)) == 3)
         assert (await home.client.wait(submission)).status == "healthy"
         assert sorted(one.slot for one in home.copies()) == [0, 1, 2]

@@ -46,7 +46,9 @@ def versions(count: int, spec: Job | None = None) -> dict[int, JobVersion]:
     """Return so many versions."""
     made = spec if spec is not None else job_of()
     return {
-        number: JobVersion(key=f"default/web/{number}", job="default/web", version=number, spec=made, created_at=Time(0))
+        number: JobVersion(
+            key=f"default/web/{number}", job="default/web", version=number, spec=made, created_at=Time(0)
+        )
         for number in range(1, count + 1)
     }
 
