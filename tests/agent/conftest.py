@@ -83,6 +83,8 @@ def no_task_left(data_dir: Path) -> Iterator[None]:
     yield
     left = []
     for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
         with contextlib.suppress(OSError):
             if str((process / "cwd").readlink()).startswith(str(data_dir)) and (process / "cmdline").read_bytes():
                 left.append((process / "cmdline").read_bytes())

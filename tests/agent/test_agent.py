@@ -6,8 +6,10 @@ import anyio
 import pytest
 
 from khonsu.agent.agent import Agent
+from khonsu.agent.journal import open_journal
 from khonsu.core.job import Restart, Update
 from khonsu.core.states import AllocationStatus, JobType, TaskState
+from khonsu.env import SystemEnv
 from khonsu.errors import Conflict, InvalidRequest, Unauthenticated, UnsafeFile
 from khonsu.testing import FakeConfig, FakeDriver
 from tests.agent.desk import Desk
@@ -131,6 +133,15 @@ async def test_what_is_gone_without_a_trace_is_restarted(home: Home) -> None:
     async with home.agent():
         await home.desk.until(lambda: home.desk.reports["a1"].tasks[0].attempt == 2)
         await home.desk.until(lambda: home.desk.reports["a1"].tasks[0].status is TaskState.RUNNING)
+
+
+async def test_the_address_is_known_before_there_is_a_network(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found the last time is used until the way to the server is found again."""
+    monkeypatch.setattr("khonsu.agent.agent.address_towards", lambda _: "192.0.2.7")
+    async with home.agent():
+        assert home.desk.facts[-1].address == "192.0.2.7"
+    async with open_journal(home.folder / "journal", SystemEnv()) as (_, found):
+        assert found.values["address"] == "192.0.2.7"
 
 
 async def test_on_exit_stop_stops_all(home: Home) -> None:

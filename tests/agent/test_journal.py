@@ -124,6 +124,23 @@ async def test_many_at_once_cost_a_few_waits_for_the_disk(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
+async def test_what_is_safe_is_not_waited_for_again(tmp_path: Path) -> None:
+    """Waiting for a line that went to the disk with an earlier one costs nothing, whatever was noted since."""
+    async with open_journal(tmp_path / "journal", SystemEnv()) as (journal, _):
+        for number in range(200):
+            journal.put(f"k{number}", number)
+        position = journal.position
+        await journal.durable()
+        syncs = journal.syncs
+        journal.put("later", 1)
+        for _ in range(200):
+            await journal.durable(position)
+        assert journal.syncs == syncs
+        await journal.durable()
+        assert journal.syncs == syncs + 1
+
+
+@pytest.mark.anyio
 async def test_a_damaged_journal_is_set_aside(tmp_path: Path) -> None:
     """The agent starts with nothing, the file is kept, and it is told where."""
     path = tmp_path / "journal"

@@ -447,7 +447,7 @@ def test_every_event_in_every_state(type_: JobType) -> None:
 class World:
     """An executor that carries out actions in any order, and checks the promises.
 
-    `noted` is the journal: what was noted before the last start is on the disk, what came after may be lost.
+    `noted` is the journal. That an attempt is prepared is on the disk when it starts; what was noted later may be lost.
     """
 
     def __init__(self, state: AllocationState) -> None:
@@ -508,8 +508,9 @@ class World:
                 pass
 
     def start(self, task: str, attempt: int) -> None:
-        """Start an attempt, after all that was noted is safe; one that was started before is found again."""
-        self.safe = len(self.noted) - 1
+        """Start an attempt once it is safe that it was prepared; one that was started before is found again."""
+        attempts = [run.status.attempt if (run := state.run(task)) else 0 for state in self.noted]
+        self.safe = max(self.safe, attempts.index(attempt))
         if (task, attempt) in self.launched:
             return
         assert task not in self.alive, "a task runs once at a time"

@@ -91,6 +91,15 @@ async def test_what_a_task_finds(home: Home) -> None:
         assert found[-2:] == [folder, "args 20002 ${x} r1"]
 
 
+async def test_a_relative_data_directory(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data directory may be given relative to where the agent starts."""
+    monkeypatch.chdir(home.folder.parent)
+    async with home.agent(data_dir=f"{home.folder.name}/node"):
+        home.want("a1", shell("pwd; echo $KHONSU_TASK_DIR"), type=JobType.BATCH)
+        await home.desk.until_status("a1", A.COMPLETE)
+        assert await output(home, "a1") == [f"{home.folder}/node/allocations/a1/one"] * 2
+
+
 async def test_an_artifact_is_run_from_the_folder(home: Home, tmp_path: Path) -> None:
     """A file by URL is put into the task's folder, checked, and can be its command; the platform chooses."""
     script = b"#!/bin/sh\necho from the artifact\n"

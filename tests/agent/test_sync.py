@@ -232,6 +232,18 @@ async def test_what_did_not_arrive_is_told_again(bench: Bench) -> None:
     assert statuses == [[A.STARTING], [A.STARTING], [A.STOPPING]]
 
 
+async def test_many_reports_go_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request has a limit: the first reports go first, and none is lost."""
+    monkeypatch.setattr("khonsu.agent.sync.REPORTS_MAX", 2)
+    wanted = [f"a{number}" for number in range(5)]
+    await bench.answer(an_answer(5, *wanted, complete=True))
+    told_in_turn: list[list[str]] = []
+    for _ in range(4):
+        await bench.answer(an_answer(5))
+        told_in_turn.append(told(bench))
+    assert told_in_turn == [wanted[:2], wanted[2:4], wanted[4:], []]
+
+
 async def test_tries_become_rarer(bench: Bench) -> None:
     """The waits between tries grow up to the interval, and an answer ends that."""
     waits: list[float] = []

@@ -21,8 +21,7 @@ from khonsu.agent.identity import NodeIdentity, check_name, read_identity
 from khonsu.agent.joining import join, trusted
 from khonsu.agent.limits import Limits
 from khonsu.agent.logs import LogServer
-from khonsu.agent.machine import look_around
-from khonsu.agent.parts import Opened, Parts, describe, open_all
+from khonsu.agent.parts import Opened, Parts, make_parts, open_all
 from khonsu.agent.settings import Settings, check
 from khonsu.agent.sync import Speaker, Sync
 from khonsu.core.job import Resources
@@ -99,7 +98,7 @@ class Agent(Lifetime):
         self._settings = Settings(
             name=name,
             drivers={driver.name: driver for driver in drivers},
-            directory=Path(data_dir).absolute(),
+            directory=Path(data_dir).absolute(),  # tasks run elsewhere
             labels=dict(labels),
             resources=resources,
             limits=limits if limits is not None else Limits(),
@@ -123,10 +122,10 @@ class Agent(Lifetime):
 
     async def _serve(self, started: Callable[[], None], stopping: anyio.Event, /) -> None:
         async with open_all(self._settings) as opened, AsyncExitStack() as stack:
-            machine = await self._env.run_blocking(look_around, self._settings.directory)
-            address = await self._env.run_blocking(address_towards, self._transport)
-            parts = Parts(opened, machine, await describe(opened, machine, address))
+            parts = await make_parts(opened)
             await parts.begin()
+            # To look up a name may take its time without a network; tasks do not wait for it.
+            await parts.look_again(await self._env.run_blocking(address_towards, self._transport))
             speech = await self._register(stack, opened, parts)
             async with bare_task_group() as loops:
                 loops.start_soon(speech.sync.run)
@@ -200,7 +199,7 @@ class Agent(Lifetime):
         """Tell what has changed about the node, and again what the control plane has not taken note of."""
         while True:
             await self._env.sleep(self._env.jittered(FACTS_SECONDS))
-            if await parts.look_again():
+            if await parts.look_again(await self._env.run_blocking(address_towards, self._transport)):
                 sync.tell(parts.facts)
             parts.workload.tell_again(only_ended=True)
 

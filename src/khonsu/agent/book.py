@@ -24,6 +24,7 @@ _GROUP: Final = "group/"
 _SEEN: Final = "seen"
 _BOOT: Final = "boot"
 _CLUSTER: Final = "cluster"
+_ADDRESS: Final = "address"
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +36,7 @@ class Kept:
     seen: Revision = ZERO
     boot: str = ""
     cluster: str = ""
+    address: str = ""
 
 
 def read(values: Mapping[str, JSON]) -> Kept:
@@ -48,6 +50,7 @@ def read(values: Mapping[str, JSON]) -> Kept:
         seen=Revision.parse(seen) if isinstance(seen, str) else ZERO,
         boot=str(values.get(_BOOT, "")),
         cluster=str(values.get(_CLUSTER, "")),
+        address=str(values.get(_ADDRESS, "")),
     )
 
 
@@ -125,3 +128,7 @@ class Book:
         if cluster != self.cluster:
             self.cluster = cluster
             self.journal.put(_CLUSTER, cluster)
+
+    def note_address(self, address: str) -> None:
+        """Note where the node is reached, for the next start, which may be without a network."""
+        self.journal.put(_ADDRESS, address)

@@ -13,6 +13,7 @@ from typing import Final
 import anyio
 from attrs import frozen
 
+from khonsu.agent.journal import Journal
 from khonsu.agent.layout import Layout
 from khonsu.agent.limits import Limits
 from khonsu.agent.runner import Runner
@@ -54,10 +55,19 @@ class Cleaner:
     """Clears up behind allocations that were forgotten, one after the other. For the event loop only."""
 
     def __init__(
-        self, layout: Layout, *, runner: Runner, supervisor: Supervisor, workload: Workload, limits: Limits, env: Env
+        self,
+        layout: Layout,
+        *,
+        journal: Journal,
+        runner: Runner,
+        supervisor: Supervisor,
+        workload: Workload,
+        limits: Limits,
+        env: Env,
     ) -> None:
         """Begin with nothing to do."""
         self._layout = layout
+        self._journal = journal
         self._runner = runner
         self._supervisor = supervisor
         self._workload = workload
@@ -96,12 +106,15 @@ class Cleaner:
                 self._work = anyio.Event()
                 await first(self._work, self._env.sleep, LOOK_SECONDS)
                 await self._env.sleep(DELAY_SECONDS)
+            # The records of attempts go only when the journal does not need them any more.
+            await self._journal.durable()
             while self._forgotten:
                 async with self._busy:
                     await self._clear_next()
 
     async def clear_all(self) -> None:
         """Clear everything away at once; nothing lives any more."""
+        await self._journal.durable()
         async with self._busy:
             while self._forgotten:
                 await self._clear_next()

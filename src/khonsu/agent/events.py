@@ -121,7 +121,10 @@ class Prepare:
 
 @frozen(kw_only=True)
 class Start:
-    """Start an attempt, once it is on the disk that it may have been; answered by `Started` or `Refused`."""
+    """Start an attempt, once it is on the disk that it was prepared; answered by `Started` or `Refused`.
+
+    From then on it is never taken for one that was not started.
+    """
 
     task: str
     attempt: int

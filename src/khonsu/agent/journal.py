@@ -24,13 +24,15 @@ from attrs import define, field, frozen
 from khonsu.core.job import JSON
 from khonsu.env import Env, Worker
 from khonsu.errors import StoreTooNew
-from khonsu.scopes import bare_task_group
+from khonsu.scopes import bare_task_group, first
 
 FORMAT: Final = 1
 COMPACT_BYTES_MIN: Final = 4 * 2**20
 COMPACT_SHARE: Final = 4
 """The file is written anew when it is larger than this many times what is live in it."""
 RETRY_SECONDS: Final = 1.0
+LAZY_SECONDS: Final = 0.05
+"""How long a line waits for others when nobody waits for it; what is lost with it can be found out again."""
 
 _HEADER: Final = {"khonsu-journal": FORMAT}
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -136,7 +138,11 @@ class Journal:
         self._file_bytes = 0
         self._open = _Batch()
         self._work = anyio.Event()
+        self._hurry = anyio.Event()
         self._rewrite = True
+        self._safe = 0
+        self.position = 0
+        """How many lines were noted."""
         self.syncs = 0
         """How often the disk was waited for."""
 
@@ -156,13 +162,22 @@ class Journal:
 
     def _append(self, line: bytes) -> None:
         self._open.lines.append(line)
+        self.position += 1
         self._work.set()
 
-    async def durable(self) -> None:
-        """Wait until all that was noted before this call survives a power cut; while the disk is full it waits."""
+    async def durable(self, position: int | None = None) -> None:
+        """Wait until what was noted survives a power cut; while the disk is full it waits.
+
+        Args:
+            position: What `position` was after it was noted; by default all that was noted before this call.
+
+        """
+        if self._safe >= (self.position if position is None else position) and not self._rewrite:
+            return
         safe = anyio.Event()
         self._open.waiting.append(safe)
         self._work.set()
+        self._hurry.set()
         await safe.wait()
 
     async def write(self) -> None:
@@ -170,6 +185,9 @@ class Journal:
         while True:
             await self._work.wait()
             self._work = anyio.Event()
+            if not self._open.waiting:
+                await first(self._hurry, self._env.sleep, LAZY_SECONDS)
+            self._hurry = anyio.Event()
             while not await self._write_batch():
                 await self._env.sleep(RETRY_SECONDS)
 
@@ -182,9 +200,10 @@ class Journal:
     async def _write_batch(self) -> bool:
         """Write the open batch; on failure it stays open, and the whole file is written anew next time."""
         batch, self._open = self._open, _Batch()
+        end = self.position
         if self._file_bytes > max(COMPACT_BYTES_MIN, COMPACT_SHARE * self._live_bytes):
             self._rewrite = True
-        sync = bool(batch.waiting)
+        sync = bool(batch.waiting) or self._rewrite
         try:
             if self._rewrite:
                 await self._write_anew()
@@ -196,6 +215,7 @@ class Journal:
             self._rewrite = True
             self._open = _Batch(batch.lines + self._open.lines, batch.waiting + self._open.waiting)
             return False
+        self._safe = end if sync else self._safe
         for safe in batch.waiting:
             safe.set()
         return True

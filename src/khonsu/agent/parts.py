@@ -11,10 +11,10 @@ from anyio.abc import TaskGroup
 from attrs import evolve, frozen
 
 from khonsu.abc.driver import DriverHost
-from khonsu.agent.book import Book, read
+from khonsu.agent.book import Book, Kept, read
 from khonsu.agent.cleanup import Cleaner
 from khonsu.agent.events import Ending
-from khonsu.agent.fingerprint import describe_driver, node_facts
+from khonsu.agent.fingerprint import LOOPBACK, describe_driver, node_facts
 from khonsu.agent.journal import Found, Journal, open_journal
 from khonsu.agent.layout import Layout, own
 from khonsu.agent.lease import Lease
@@ -86,18 +86,34 @@ async def open_all(settings: Settings) -> AsyncGenerator[Opened, None]:
         )
 
 
+async def make_parts(opened: Opened) -> Parts:
+    """Return the parts of an agent as they are before there is a network."""
+    kept = read(opened.found.values)
+    machine = await opened.settings.env.run_blocking(look_around, opened.settings.directory)
+    facts = await describe(opened, machine, kept.address or LOOPBACK)
+    return Parts(opened, kept, machine, facts)
+
+
 class Parts:
     """What works on top of what is open."""
 
-    def __init__(self, opened: Opened, machine: Machine, facts: NodeFacts) -> None:
-        """Wire it; nothing runs before `begin`."""
+    def __init__(self, opened: Opened, kept: Kept, machine: Machine, facts: NodeFacts) -> None:
+        """Wire it; nothing runs before `begin`.
+
+        Args:
+            opened: What is open.
+            kept: What the journal holds.
+            machine: What the machine is.
+            facts: What the node is.
+
+        """
         settings = opened.settings
         self._opened = opened
         self._machine = machine
         self._env = settings.env
         self.facts = facts
-        self._kept = read(opened.found.values)
-        self.book = Book(opened.journal, self._kept)
+        self._kept = kept
+        self.book = Book(opened.journal, kept)
         self.lease = Lease(opened.supervisor, self._env)
         self._timers = Timers(self._env)
         self.workload = Workload(self.book, self._env, past=opened.layout.kept())
@@ -122,6 +138,7 @@ class Parts:
         )
         self._cleaner = Cleaner(
             opened.layout,
+            journal=opened.journal,
             runner=self._runner,
             supervisor=opened.supervisor,
             workload=self.workload,
@@ -160,13 +177,15 @@ class Parts:
             await self._env.sleep(CONTACT_SECONDS)
             self.workload.cut_off(self._env.monotonic() - self.lease.contact)
 
-    async def look_again(self) -> bool:
-        """Find out whether the node has changed; return whether it has."""
+    async def look_again(self, address: str) -> bool:
+        """Find out whether the node has changed, given its address; return whether it has."""
         before = self.facts
         found = await self._env.run_blocking(look_around, self._opened.settings.directory)
         # What tasks have written meanwhile is not lost to them: it is what they reserved.
         self._machine = evolve(found, disk_bytes=self._machine.disk_bytes)
-        self.facts = await describe(self._opened, self._machine, before.address)
+        self.facts = await describe(self._opened, self._machine, address)
+        if address != before.address:
+            self.book.note_address(address)
         return self.facts != before
 
 

@@ -83,6 +83,7 @@ class Runner:
         # What can still be given up: preparations, and starts before the driver was asked.
         self._scopes: dict[tuple[str, str], anyio.CancelScope] = {}
         self._starting: set[tuple[str, str]] = set()
+        self._noted: dict[tuple[str, str], int] = {}
         self._contexts: dict[tuple[str, str], TaskContext[Any]] = {}
 
     def carry_out(self, state: AllocationState, action: Action, *, again: bool = False) -> None:
@@ -97,6 +98,8 @@ class Runner:
         key = state.assignment.id
         match action:
             case Prepare():
+                # By now it is noted that the attempt may be started; a start waits for that to be on the disk.
+                self._noted[key, action.task] = self._journal.position
                 self._begin(key, action.task, partial(self._prepare, state, action))
             case Start():
                 self._begin(key, action.task, partial(self._start, state, action))
@@ -113,11 +116,11 @@ class Runner:
 
     async def remove(self, state: AllocationState) -> None:
         """Remove what is left of an allocation that was forgotten, but for its folder with its logs."""
-        await self._journal.durable()
         for run in state.progress.tasks:
             if run.status.attempt:
                 await self._remove(state, run.name, run.status.attempt)
             self._contexts.pop((state.assignment.id, run.name), None)
+            self._noted.pop((state.assignment.id, run.name), None)
 
     # The verbs.
 
@@ -158,8 +161,7 @@ class Runner:
     async def _start(self, state: AllocationState, action: Start, scope: anyio.CancelScope) -> None:
         key, task, attempt = state.assignment.id, action.task, action.attempt
         with scope:
-            # That the attempt may have been started is on the disk before it is: it is never started as another one.
-            await self._journal.durable()
+            await self._journal.durable(self._noted.get((key, task)))
             if state.group.exclusive:
                 await self._lease.wait()
                 await self._lease.publish()

@@ -24,6 +24,8 @@ from khonsu.scopes import bare_task_group
 
 ANSWER_SECONDS_MAX: Final = 10.0
 """How long the answer to a report may take."""
+REPORTS_MAX: Final = 500
+"""How many reports go with one request, whose size is limited; only the first has all of them."""
 REPORT_SECONDS_MIN: Final = 0.01
 """How often news is told at most."""
 BACKOFF_SECONDS: Final = 0.25
@@ -143,7 +145,7 @@ class Sync:
     async def _exchange(self, *, hold_seconds: float) -> None:
         """Make a request and act on the answer; after a failure, wait for a while."""
         sent = self._env.monotonic()
-        reports = self._workload.take_reports(everything=not self._begun)
+        reports = self._workload.take_reports(REPORTS_MAX if self._begun else None)
         facts, self._facts = self._facts, None
         request = SyncRequest(
             node=self._speaker.identity.node,

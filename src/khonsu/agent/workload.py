@@ -51,7 +51,8 @@ class Workload:
         self._discard: Callable[[AllocationState], None] = lambda _: None
         self._unwanted: set[AllocationId] = set()
         self._recorded: set[AllocationId] = set()
-        self._untold: set[AllocationId] = set()
+        # In the order in which it happened.
+        self._untold: dict[AllocationId, None] = {}
         self._exclusive: set[AllocationId] = set()
         self.moved = anyio.Event()
         """Set, and made anew, when an allocation ends."""
@@ -132,7 +133,7 @@ class Workload:
         if after.group.exclusive:
             (self._exclusive.discard if after.terminal else self._exclusive.add)(key)
         if before is None or _differs(before, after):
-            self._untold.add(key)
+            self._untold[key] = None
             if before is not None and _is_news(before, after):
                 self.news.set()
         if after.terminal:
@@ -170,7 +171,7 @@ class Workload:
         known = self._book.states.get(key)
         if known is not None:
             if known.terminal:
-                self._untold.add(key)
+                self._untold[key] = None
                 self.news.set()
             elif assignment.desired is Desired.STOP:
                 self.feed(key, Ended(ending=Ending.STOP))
@@ -201,14 +202,14 @@ class Workload:
             if state is not None and state.terminal and key not in self._recorded:
                 self._recorded.add(key)
                 self._unwanted.discard(key)
-                self._untold.discard(key)
+                self._untold.pop(key, None)
                 self._discard(state)
 
     def drop(self, key: AllocationId) -> None:
         """Take note that an allocation was cleared away, but for its folder."""
         self._book.forget(key)
         self._recorded.discard(key)
-        self._untold.discard(key)
+        self._untold.pop(key, None)
         self._past.add(key)
 
     def clear(self, key: str) -> None:
@@ -225,26 +226,33 @@ class Workload:
 
     # What is told.
 
-    def take_reports(self, *, everything: bool = False) -> tuple[AllocationReport, ...]:
-        """Return what is to be reported; `put_back` it if it does not arrive."""
-        keys = set(self._book.states) if everything else self._untold
-        reports = tuple(state.report() for key, state in self._book.states.items() if key in keys)
-        self._untold = set()
-        if self.news.is_set():  # else somebody may wait for this very event
+    def take_reports(self, most: int | None = None) -> tuple[AllocationReport, ...]:
+        """Return what is to be reported, or some of it; `put_back` it if it does not arrive.
+
+        Args:
+            most: How many reports at most; None for everything that there is, told or not.
+
+        """
+        keys = list(self._book.states) if most is None else [key for key in self._untold if key in self._book.states]
+        now, later = keys[:most], keys[most:] if most is not None else []
+        self._untold = dict.fromkeys(later)
+        if self.news.is_set() and not later:  # else somebody may wait for this very event
             self.news = anyio.Event()
-        return reports
+        return tuple(self._book.states[key].report() for key in now)
 
     def put_back(self, reports: Iterable[AllocationReport]) -> None:
         """Have reported again what did not arrive, in the state that it has by then."""
-        back = {report.id for report in reports if report.id in self._book.states}
-        self._untold |= back
+        back = dict.fromkeys(report.id for report in reports if report.id in self._book.states)
+        self._untold = {**back, **self._untold}
         if back:
             self.news.set()
 
     def tell_again(self, *, only_ended: bool) -> None:
         """Have reported again what was told before."""
-        keys = {state.assignment.id for state in self.states if state.terminal or not only_ended}
-        self._untold |= keys - self._recorded
+        for state in self.states:
+            key = state.assignment.id
+            if key not in self._recorded and (state.terminal or not only_ended):
+                self._untold[key] = None
 
 
 def _differs(before: AllocationState, after: AllocationState) -> bool:
