@@ -75,7 +75,7 @@ def steps() -> list[Step]:
         Step("format", ((str(BIN / "ruff"), "format", "--check", "."),)),
         Step("ruff", ((str(BIN / "ruff"), "check", "."),)),
         Step("imports", ((str(BIN / "lint-imports"),),)),
-        Step("mypy", ((str(BIN / "mypy"), "src", "tests", "scripts"),)),
+        Step("mypy", ((str(BIN / "mypy"), "src", "tests", "scripts", "examples"),)),
         Step(
             "public",
             (

@@ -41,11 +41,12 @@ def login(
 
     async def work() -> None:
         from khonsu.client.profiles import config_directory, read_profiles, write_profiles
+        from khonsu.env import SystemEnv
         from khonsu.transports.address import Address
 
         profile = await _checked(url, fingerprint, ca, _token(token_file))
         chosen = name or Address.parse(profile.server).host
-        write_profiles(read_profiles().having(chosen, profile))
+        await SystemEnv().run_blocking(lambda: write_profiles(read_profiles().having(chosen, profile)))
         if out.as_json:
             out.json({"name": chosen, "server": profile.server, "current": True})
         else:

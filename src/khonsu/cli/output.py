@@ -124,4 +124,5 @@ def text(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value).replace("\n", " ")
+    # What others wrote must not move the cursor.
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))

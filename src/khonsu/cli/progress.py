@@ -71,8 +71,11 @@ class Lines:
 
     def update(self, result: JobResult) -> None:
         """Write what is new."""
-        for one in result.allocations:
-            self._tell(one.id, f"{result.job} {one.group}/{one.slot} on {one.node}: {standing(one)}")
+        if len(result.allocations) > COPIES_SHOWN:
+            self._tell(f"{result.job}, all", f"{result.job}: {summary(result.allocations)}")
+        else:
+            for one in result.allocations:
+                self._tell(one.id, f"{result.job} {one.group}/{one.slot} on {one.node}: {standing(one)}")
         if result.status == "blocked":
             self._tell(result.job, f"{result.job}: {result.message}")
         else:
