@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from khonsu.control.state import Moves, State
 from khonsu.control.tables import ACTIVE
 from khonsu.core.records import Evaluation, Event, IdempotencyKey, Record, key_of, version_key
 from khonsu.core.retention import Retention, is_old_job, old_allocations, old_versions
+from khonsu.errors import StoreError
 
 INTERVAL_SECONDS = 60.0
 ROWS_PER_SLICE = 1_000
@@ -25,10 +27,11 @@ class Pruner:
         state.listeners.append(self._count)
 
     async def run(self) -> None:
-        """Prune every minute, for ever."""
+        """Prune every minute, for ever; what cannot be written stays old until the next time."""
         while True:
             await self._state.env.sleep(self._state.env.jittered(INTERVAL_SECONDS))
-            await self.prune()
+            with suppress(StoreError):
+                await self.prune()
 
     async def prune(self) -> None:
         """Remove all that is old now."""

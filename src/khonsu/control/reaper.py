@@ -67,7 +67,6 @@ class Reaper:
         braking = self._leases.mass_loss()
         if braking is self._braking:
             return
-        self._braking = braking
         batch = self._state.batch()
         if braking:
             batch.event(
@@ -79,3 +78,4 @@ class Reaper:
             for allocation in self._state.tables.live_allocations():
                 batch.evaluate(allocation.job_key, "replacement-resumed")
         await self._state.commit(batch)
+        self._braking = braking
