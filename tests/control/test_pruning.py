@@ -1,0 +1,92 @@
+"""On a clock that jumps: what is old is forgotten in the time that it takes to say so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from trio.testing import MockClock
+
+from khonsu.core.records import Record
+from khonsu.core.retention import Retention
+from khonsu.core.states import AllocationStatus
+from khonsu.errors import NotFound, StoreFull
+from khonsu.stores.memory import MemoryStore
+from khonsu.stores.wrapper import StoreWrapper
+from khonsu.testing import VirtualEnv
+from tests.control.cluster import Cluster, batch, cluster, service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from khonsu.abc.store import Commit, Transaction
+
+pytestmark = pytest.mark.anyio
+
+A = AllocationStatus
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Run on a clock that jumps to the next thing that happens."""
+    return ("trio", {"clock": MockClock(autojump_threshold=0)})
+
+
+async def stored(home: Cluster, kind: str) -> Sequence[Record]:
+    """Return all records of a kind."""
+    return await home.plane.parts.state.read(lambda view: view.find(kind))
+
+
+async def test_what_is_old_is_forgotten_and_what_lives_is_not() -> None:
+    """A minute later the ended job is gone whole, and the running one has all that it needs."""
+    policy = Retention(allocations="0s", jobs="5m", evaluations="0s", events_max=3, answers="0s", versions_max=1)
+    async with cluster(env=VirtualEnv(), retention=policy) as home:
+        await home.running("a")
+        await home.client.run(batch())
+        for command in ("one", "two", "three"):
+            await home.client.wait(await home.client.submit(service(command=command)))
+        await home.plane.invite(valid="2m")
+        await anyio.sleep(150.0)
+        [copy] = home.copies("web", A.RUNNING)
+        assert [one.id for one in home.copies("web", A.STOPPED)] == [copy.previous]
+        assert [one.version for one in await home.client.history("web")] == [3, 2]
+        assert len(await stored(home, "event")) <= 3
+        assert await stored(home, "evaluation") == []
+        assert await stored(home, "idempotency_key") == []
+        assert (await home.client.job("work")).status == "complete"
+        await anyio.sleep(300.0)
+        with pytest.raises(NotFound):
+            await home.client.job("work")
+        assert not await stored(home, "join_token")
+        assert (await home.client.wait("web")).status == "healthy"
+
+
+class Full(StoreWrapper):
+    """A store whose disk is full for a while."""
+
+    full = False
+
+    async def write(self, transaction: Callable[[Transaction], Any], /) -> Commit[Any]:
+        """Refuse while it is full."""
+        if self.full:
+            await anyio.lowlevel.checkpoint()
+            raise StoreFull("there is no room")
+        return await super().write(transaction)
+
+
+async def test_a_full_disk_ends_nothing() -> None:
+    """Minutes without room: all loops go on, agents are heard, and then work goes on by itself."""
+    store = Full(MemoryStore())
+    policy = Retention(events_max=1)
+    async with cluster(store, env=VirtualEnv(), retention=policy) as home:
+        nodes = await home.running("a", "b", "c")
+        await home.client.wait(await home.client.submit(service(count=3, max_per_node=1)))
+        store.full = True
+        nodes[0].kill()
+        await anyio.sleep(300.0)
+        assert len(home.copies("web", A.RUNNING)) == 3
+        store.full = False
+        await home.until(lambda: home.copies("web", A.UNKNOWN))
+        await home.client.submit(service("more"))
+        assert (await home.client.wait("more")).status == "healthy"
