@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
+from khonsu.abc.scheduler import Scheduler
 from khonsu.abc.transport import Request
 from khonsu.control import plane
 from khonsu.core.codec import to_json
@@ -13,6 +17,9 @@ from tests.control.cluster import Cluster, batch, cluster, nodes_of, service
 
 if TYPE_CHECKING:
     from khonsu.abc.store import Store
+    from khonsu.core.changes import Changes
+    from khonsu.core.plan import Plan, Snapshot
+    from khonsu.core.records import Evaluation
 
 pytestmark = pytest.mark.anyio
 
@@ -333,3 +340,30 @@ async def test_ports_are_not_given_twice(home: Cluster) -> None:
     await home.client.submit(service("static", count=2, ports={"http": 8080}, cpu=100))
     await home.until_copies("static", 1)
     await home.until(lambda: any(e.status == "blocked" for e in home.tables.evaluations.values()))
+
+
+class Slow(Scheduler):
+    """Wait in the middle of a look until the test lets it go on."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def schedule(self, evaluation: Evaluation, snapshot: Snapshot, changes: Changes, /) -> Plan:
+        """Wait, and then plan with what was there before."""
+        self.begun.set()
+        assert self.go_on.wait(10.0)
+        return super().schedule(evaluation, snapshot, changes)
+
+
+async def test_room_that_comes_during_a_look_is_not_missed() -> None:
+    """A plan that was made before a node joined does not leave its job blocked."""
+    slow = Slow()
+    async with cluster(schedulers=[slow]) as home:
+        submission = await home.client.submit(service(scheduler="slow"))
+        await anyio.to_thread.run_sync(slow.begun.wait, 10.0)
+        await home.running("a")
+        slow.go_on.set()
+        assert (await home.client.wait(submission)).status == "healthy"

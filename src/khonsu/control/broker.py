@@ -7,6 +7,7 @@ and is filled again from them after a rebuild.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection
 
 import anyio
 from attrs import evolve
@@ -41,6 +42,11 @@ class Broker:
     def in_flight(self, job: str) -> str | None:
         """Return the evaluation of a job that a worker has, if any."""
         return self._in_flight.get(job)
+
+    @property
+    def taken(self) -> Collection[str]:
+        """Return the evaluations that workers have."""
+        return self._in_flight.values()
 
     @property
     def waiting(self) -> int:

@@ -215,7 +215,7 @@ class Parts:
             )
             loops.start_soon(worker.run)
         loops.start_soon(Reaper(self.state, self.nodes, self.leases).run)
-        loops.start_soon(Unblocker(self.state).run)
+        loops.start_soon(Unblocker(self.state, self.broker).run)
         loops.start_soon(self._pruner.run)
 
     def close(self) -> None:
