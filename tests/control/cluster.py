@@ -253,10 +253,18 @@ class Cluster:
 
     async def until(self, condition: Callable[[], object], *, seconds: float = SECONDS_MAX) -> None:
         """Wait until something holds in what is durable."""
+        state = self.plane.parts.state
         with anyio.fail_after(seconds):
-            scopes = (*SCOPES, *(f"job:{job}" for job in self.tables.jobs))
-            await self.plane.parts.state.wait_until(lambda: bool(condition()), *scopes)
-            await self.plane.parts.state.settled()
+            while True:
+                scopes = (*SCOPES, *(f"job:{job}" for job in self.tables.jobs))
+                await state.wait_until(lambda: bool(condition()), *scopes)
+                try:
+                    await state.settled()
+                except StoreFull:
+                    # What held was undone.
+                    await anyio.sleep(RETRY_SECONDS)
+                else:
+                    return
 
     async def until_copies(self, job: str, count: int, status: AllocationStatus = A.RUNNING) -> list[Allocation]:
         """Wait until a job has so many copies with a status, and return them."""
