@@ -68,8 +68,7 @@ def fresh_process(*, bare: bool = False) -> Generator[Started, None, None]:
         RuntimeError: It did not start; what it said is on standard error.
 
     """
-    processes.adopt_orphans()
-    with folder() as place:
+    with processes.adopted_orphans(), folder() as place:
         command = [sys.executable, "-m", "khonsu.bench.node", str(place), *(["--bare"] if bare else [])]
         began = time.perf_counter()
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

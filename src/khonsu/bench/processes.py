@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -15,9 +16,15 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PARENT, USER_TICKS, SYSTEM_TICKS = 1, 11, 12
 
 
-def adopt_orphans() -> None:
-    """Become the parent of all orphans among the descendants of this process, so that none is overlooked."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+@contextlib.contextmanager
+def adopted_orphans() -> Generator[None, None, None]:
+    """Be the parent of all orphans among the descendants of this process, so that none is overlooked."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def descendants(root: int) -> list[int]:
