@@ -13,7 +13,7 @@ from khonsu.core.results import JobResult
 from khonsu.core.revision import Revision
 from khonsu.core.states import JobType
 from khonsu.env import SystemEnv
-from khonsu.errors import HistoryGone, KhonsuError, Unavailable, Unreachable, WaitTimeout, WrongAuthority
+from khonsu.errors import HistoryGone, KhonsuError, StoreFull, Unavailable, Unreachable, WaitTimeout, WrongAuthority
 
 pytestmark = pytest.mark.anyio
 
@@ -129,7 +129,7 @@ async def test_without_patience_there_is_one_look() -> None:
 
 async def test_a_control_plane_that_is_away_for_a_while_is_asked_again() -> None:
     """A restart of the control plane does not end a wait."""
-    result, _, clock = await wait(PENDING, AWAY, Unavailable("it starts"), AWAY, HEALTHY)
+    result, _, clock = await wait(PENDING, AWAY, Unavailable("it starts"), StoreFull("no room"), HEALTHY)
     assert result.status == "healthy"
     assert 0 < clock.seconds < SILENCE_SECONDS_MAX
 

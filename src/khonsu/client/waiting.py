@@ -12,7 +12,7 @@ from khonsu.core.results import JobResult
 from khonsu.core.revision import Revision
 from khonsu.core.states import Desired
 from khonsu.env import Env
-from khonsu.errors import HistoryGone, KhonsuError, Unavailable, Unreachable, WaitTimeout
+from khonsu.errors import HistoryGone, KhonsuError, StoreError, Unavailable, Unreachable, WaitTimeout
 
 HOLD_SECONDS = 30.0
 RETRY_SECONDS = 0.5
@@ -119,7 +119,7 @@ class Wait:
                 return await self._ask(look)
             except HistoryGone:
                 look = evolve(look, after=None)
-            except (Unreachable, Unavailable) as error:
+            except (Unreachable, Unavailable, StoreError) as error:
                 if not self._worth_a_retry(error) or self._env.monotonic() + pause >= give_up:
                     raise
                 await self._env.sleep(self._env.jittered(pause))
