@@ -164,6 +164,12 @@ class Model:
         """Give a node work again."""
         self.nodes[key] = evolve(self.nodes[key], eligibility=Eligibility.ELIGIBLE, drain_deadline_at=None)
 
+    def join(self, node: Node) -> None:
+        """Add a machine."""
+        self.nodes[node.id] = evolve(node, joined_at=Time(self.now), status_at=Time(self.now))
+        self.heard[node.id] = self.now
+        self.book.renew(node.id, self.now)
+
     def remove(self, key: NodeId) -> None:
         """Remove a node that is down."""
         if self.nodes[key].status is NodeStatus.DOWN:
@@ -375,7 +381,7 @@ class Model:
         for _ in range(rounds):
             changes = self.step()
             busy = [one for one in self.reachable() if not self._at_rest(one)]
-            if changes.empty and changes.wake_at is None and not busy:
+            if changes.empty and changes.wake_at is None and changes.revert_to is None and not busy:
                 return True
             for one in busy:
                 self.act(one.id)

@@ -351,23 +351,98 @@ def test_a_user_may_forbid_the_revert() -> None:
     assert model.look().empty
 
 
+def half_replaced(**fields: Any) -> Model:
+    """Return a cluster where one copy of version 2 is healthy and the other has just failed."""
+    policy = Update(max_parallel=2)
+    model = settled(make_job(count=2, update=policy, **fields))
+    model.submit(make_job(count=2, update=policy, work=2, **fields))
+    model.step()
+    first, second = sorted(one.id for one in model.live() if one.version == 2)
+    for _ in range(7):
+        model.act(first)
+        model.advance(1.0)
+    model.step()
+    model.fail(second)
+    return model
+
+
 def test_a_revert_is_never_reverted_and_goes_on_trying() -> None:
     """When even the stable version fails there is nothing better to go back to."""
-    model = settled(make_job(count=2))
-    model.submit(make_job(count=2, work=2))
-    model.broken_versions |= {2, 3}
+    model = half_replaced()
     model.step()
-    first = next(one.id for one in model.live() if one.version == 1)
-    model.fail(first)
-    model.fail(next(one.id for one in model.live() if one.version == 2))
-    model.step()
+    assert (model.record.version, model.origins[3]) == (3, "revert")
+    model.broken_versions.add(3)
+    step_and_act(model, 30)
     assert model.record.version == 3
-    step_and_act(model, 20)
-    assert model.record.version == 3
-    assert model.record.status is not JobStatus.FAILED
+    assert model.record.status is JobStatus.RUNNING
+    assert model.record.rollout is not None
+    assert (model.record.rollout.status, model.record.rollout.message[:16]) == ("running", "goes on trying: ")
     model.broken_versions.clear()
     assert model.settle()
     assert versions_running(model) == [3, 3]
+
+
+def test_going_back_to_what_is_there_already_is_no_way_out() -> None:
+    """A scale of the stable version that fails stands still: its spec would only fail again."""
+    model = half_replaced()
+    model.step()
+    model.submit(make_job(count=3, update=Update(max_parallel=2)), "scale")
+    model.step()
+    for one in [one for one in model.live() if one.version == 4 and one.status is A.PENDING]:
+        model.fail(one.id)
+    changes = model.look()
+    assert changes.revert_to is None
+    assert changes.status is JobStatus.FAILED
+
+
+def test_what_an_operator_stopped_has_not_failed() -> None:
+    """However the copy ended, it was not the new version's fault."""
+    model = settled(make_job(count=2))
+    model.submit(make_job(count=2, work=2))
+    model.step()
+    new = next(one.id for one in model.live() if one.version == 2)
+    model.stop_allocation(new)
+    model.fail(new)
+    assert model.look().revert_to is None
+
+
+def test_a_copy_that_was_healthy_has_not_failed_its_rollout() -> None:
+    """It is tried again like any other, and the rollout waits for it."""
+    model = half_replaced()
+    first = min(one.id for one in model.live() if one.version == 2)
+    model.known = {key: one for key, one in model.known.items() if one.status is not A.FAILED}
+    model.fail(first)
+    changes = model.look()
+    assert changes.revert_to is None
+    assert changes.rollout is not None
+    assert changes.rollout.status == "running"
+
+
+def test_a_new_copy_on_a_silent_node_has_not_failed_its_rollout() -> None:
+    """Nobody can know whether it is healthy; it is replaced instead."""
+    policy = Update(healthy_within=30)
+    model = settled(make_job(count=2, update=policy))
+    model.submit(make_job(count=2, update=policy, work=2))
+    model.step()
+    new = next(one for one in model.live() if one.version == 2)
+    model.lose(new.node_id)
+    model.advance(31.0)
+    changes = model.look()
+    assert changes.revert_to is None
+    assert new.slot in slots_of(changes)
+
+
+def test_what_failed_before_a_rollout_does_not_count_against_it() -> None:
+    """A rollout that begins late, as a node with an old copy comes back, begins without faults."""
+    specs = {1: make_job(count=2), 2: make_job(count=2, work=2)}
+    record = make_record(specs[2], version=2)
+    nodes = {node.id: node for node in map(make_node, range(2))}
+    failed = make_allocation(1, version=2, status=A.FAILED, health=None, changed_at=Time(5.0))
+    copies = [failed, make_allocation(0), make_allocation(2, 1, slot=1, version=2, generation=2, health=None)]
+    changes = reconcile(record, specs, copies, nodes, 100.0)
+    record = evolve(record, rollout=changes.rollout)
+    assert record.rollout is not None
+    assert reconcile(record, specs, copies, nodes, 101.0).revert_to is None
 
 
 def test_a_scale_of_a_broken_rollout_is_not_held_up_by_its_own_lack_of_room() -> None:
@@ -434,6 +509,31 @@ def test_a_batch_job_is_complete_when_every_slot_is() -> None:
     assert model.look().empty
 
 
+def test_a_batch_job_that_runs_anew_does_everything_again() -> None:
+    """What an earlier run has done, or tried in vain, does not count."""
+    model = cluster(make_job("batch", count=2, reschedule=Reschedule(attempts=0)))
+    model.step()
+    for one in model.live():
+        if one.slot == 0:
+            model.fail(one.id)
+        else:
+            model.act(one.id)
+            model.act(one.id)
+    assert model.step().status is JobStatus.FAILED
+    model.record = evolve(model.record, run=2, status=JobStatus.PENDING)
+    assert slots_of(model.step()) == [0, 1]
+
+
+def test_what_a_batch_job_has_done_stays_done_when_it_is_scaled() -> None:
+    """Even if the version that did it is forgotten."""
+    model = cluster(make_job("batch", count=1))
+    assert model.settle()
+    model.specs = {2: make_job("batch", count=2)}
+    model.record = evolve(model.record, version=2, status=JobStatus.PENDING)
+    model.origins[2] = "scale"
+    assert slots_of(model.step()) == [1]
+
+
 def test_a_lost_batch_copy_costs_no_try() -> None:
     """A node that is gone is not the copy's fault."""
     model = cluster(make_job("batch", count=1), nodes=2)
@@ -492,6 +592,28 @@ def test_the_copies_of_a_silent_node_are_replaced_at_once() -> None:
     assert [(place.slot, place.replaces, place.reason) for place in changes.place] == [(0, True, "its node is silent")]
     assert changes.place[0].previous == one
     assert not changes.stop
+    assert model.look().empty
+
+
+def test_a_replacement_inherits_the_tries_of_its_predecessor() -> None:
+    """Moving costs none and gives none back, and an older failure is not paid for twice."""
+    model = settled(make_job(count=1))
+    one = model.to_run()["main", 0][0]
+    failed = make_allocation(9, 2, slot=0, status=A.FAILED, generation=0, reschedules=3)
+    model.known = {failed.id: failed, one.id: evolve(one, reschedules=4)}
+    model.drain(one.node_id)
+    (move,) = model.look().place
+    model.undrain(one.node_id)
+    model.lose(one.node_id)
+    model.advance(LEASE_OVER_SECONDS)
+    (replacement,) = model.look().place
+    assert (move.reschedules, replacement.reschedules) == (4, 4)
+
+
+def test_a_copy_that_its_agent_has_not_spoken_of_yet_is_waited_for() -> None:
+    """Its node is back, so that the word of it comes any moment."""
+    model, one = silent(make_job(count=1))
+    model.bring_back(one.node_id)
     assert model.look().empty
 
 
@@ -585,6 +707,34 @@ def test_an_exclusive_slot_waits_until_its_instance_cannot_run_any_more() -> Non
     assert not changes.place
     assert changes.wake_at == pytest.approx(model.heard[one.node_id] + 10.0 + 2.0 + 10.0)
     model.advance(11.0)
+    changes = model.step()
+    assert [stop.allocation for stop in changes.stop] == [one.id]
+    assert not changes.place
+    assert changes.wake_at == model.now
+    assert slots_of(model.step()) == [0]
+
+
+def test_an_exclusive_copy_that_never_began_does_not_begin_late() -> None:
+    """A copy that its agent has not heard of yet is called off before another is placed."""
+    model = cluster(make_job(count=1, exclusive=True))
+    model.step()
+    (one,) = model.live()
+    model.lose(one.node_id)
+    model.advance(30.0)
+    model.step()
+    model.bring_back(one.node_id)
+    assert not model.step().place
+    model.act(one.id)
+    assert model.known[one.id].status is A.STOPPED
+    assert slots_of(model.step()) == [0]
+
+
+def test_an_exclusive_copy_that_is_told_to_stop_on_a_silent_node_is_waited_for() -> None:
+    """Nobody has told it."""
+    model, one = silent(make_job(count=1, exclusive=True))
+    model.stop_allocation(one.id)
+    assert not model.look().place
+    model.advance(12.0)
     assert slots_of(model.look()) == [0]
 
 

@@ -13,6 +13,7 @@ from khonsu.core.conditions import Constraint
 from khonsu.core.job import Group, Job
 from khonsu.core.policies import Disconnect, Reschedule, Update
 from khonsu.core.slots import IN_PLACE, Look, View, same_work
+from khonsu.core.states import AllocationStatus
 from tests.core.rules_model import make_allocation, make_group, make_job, make_node, make_record
 
 
@@ -81,6 +82,13 @@ def test_a_node_keeps_its_slot_and_no_two_share_one(copies: list[tuple[int, int]
     numbers = {slot.node: slot.index for slot in slots}
     assert len(numbers) == len(set(numbers.values())) == 6
     assert all(numbers[make_node(node).id] == slot for node, slot in taken.items())
+
+
+def test_a_number_that_was_given_away_is_not_taken_back() -> None:
+    """A node whose copy has ended gets another slot when its old one went to a node that runs one."""
+    copies = [make_allocation(0, 1, status=AllocationStatus.LOST), make_allocation(1, 2, slot=0, generation=2)]
+    slots = view_of(make_job("system"), 3).slots(copies)
+    assert {slot.node: slot.index for slot in slots} == {"n2": 0, "n0": 1, "n1": 2}
 
 
 def test_slots_beyond_the_count_are_surplus() -> None:

@@ -38,12 +38,12 @@ def fill(view: View, stand: Stand) -> Fill:
     """Return when a slot may get a new copy."""
     look = view.look
     policy = view.group.reschedule_policy(look.spec.type)
-    beside = _beside(stand)
+    before = _predecessor(view, stand)
     # The tries of a successor begin after the copy that it is to succeed.
-    tried = [one for one in stand.slot.ended if beside is None or age(one) > age(beside)]
+    tried = [one for one in stand.slot.ended if before is None or age(one) > age(before)]
     turn = next_turn(tried, policy, keeps_running=look.keeps_running, now=look.now)
-    if beside is not None and not tried and view.fresh(beside):
-        turn = evolve(turn, reschedules=beside.reschedules)
+    if before is not None and not tried and view.fresh(before):
+        turn = evolve(turn, reschedules=before.reschedules)
     if turn.given_up:
         return Fill(turn=turn, due_at=UNTIL_TOLD, due=False)
     due_at = max(turn.at, *_waits(view, stand))
@@ -53,6 +53,12 @@ def fill(view: View, stand: Stand) -> Fill:
 def _beside(stand: Stand) -> Allocation | None:
     """Return the copy that runs on, or may do so, until its successor is up."""
     return stand.retiring or next(reversed(stand.unknown), None)
+
+
+def _predecessor(view: View, stand: Stand) -> Allocation | None:
+    """Return the live copy whose work is taken over: one that runs on, or else one that is to stop."""
+    ending = (one for one in reversed(stand.slot.ending) if one.run == view.look.record.run)
+    return _beside(stand) or next(ending, None)
 
 
 def _waits(view: View, stand: Stand) -> Iterator[float]:

@@ -99,19 +99,30 @@ def reconcile(
     failed = verdict.halted and verdict.revert_to is None
     status = job_status(record.status, spec.type, tally, halted=failed)
     stops = (*stops, *(one for draft in drafts for one in draft.stop))
+    if not spec.type.keeps_running and status in FINISHED:
+        stops = (*stops, *_left_over(scenes, status, {one.allocation for one in stops}))
     return Changes(
         version=record.version,
         place=tuple(one for draft in drafts for one in draft.place),
         stop=stops,
         adopt=_adopted(look, scenes, {one.allocation for one in stops}),
         mark_lost=lost,
-        wake_at=_first(now, wake_at, verdict.wake_at, *_drain_deadlines(look, known), *(one.wake_at for one in drafts)),
+        wake_at=_first([wake_at, verdict.wake_at, *_drain_deadlines(look, known), *(one.wake_at for one in drafts)]),
         status=status,
         rollout=verdict.rollout,
         stable=_stable(look, scenes, tally),
         revert_to=verdict.revert_to,
         message=_message(verdict, drafts) if status is JobStatus.FAILED else "",
     )
+
+
+def _left_over(scenes: Iterable[Scene], status: JobStatus, stopped: AbstractSet[AllocationId]) -> Iterator[Stop]:
+    """Yield the stops of what may still run somewhere when a job has just ended without it."""
+    for scene in scenes:
+        for stands in scene.stands:
+            for copy in stands.copies:
+                if copy.id not in stopped:
+                    yield Stop(allocation=copy.id, reason=f"the job is {status}")
 
 
 # What no group decides.
@@ -135,10 +146,11 @@ def _lost(look: Look, allocations: Iterable[Allocation]) -> tuple[tuple[Allocati
 
 
 def _drain_deadlines(look: Look, allocations: Iterable[Allocation]) -> Iterator[float]:
-    """Yield when the copies on draining nodes have to be gone."""
+    """Yield when the copies on draining nodes have to be gone, where that is still to come."""
     if any(node.drain_deadline_at is not None for node in look.nodes.values()):
         for one in allocations:
-            if one.live and (deadline := look.nodes[one.node_id].drain_deadline_at) is not None:
+            deadline = look.nodes[one.node_id].drain_deadline_at if one.live else None
+            if deadline is not None and deadline > look.now:
                 yield deadline
 
 
@@ -244,7 +256,12 @@ def _renew(scene: Scene, one: Stand, draft: _Draft) -> None:
     turn = _turn(scene, one, draft)
     if not turn.due:
         return
-    if one.retiring is None:
+    if scene.view.group.exclusive and one.unknown and one.retiring is None:
+        # A copy that has not begun yet would do so when its node comes back. It has to be told not to before another
+        # is placed: only what is recorded already reaches its agent in time.
+        draft.stop += [Stop(allocation=copy.id, reason="it could not run twice") for copy in one.unknown]
+        draft.wake_at = scene.view.look.now
+    elif one.retiring is None:
         draft.place.append(place(scene.view, one, turn.turn))
     elif scene.view.starts_first:
         draft.place.append(place(scene.view, one, turn.turn, reason="its node is drained"))
@@ -349,7 +366,7 @@ def _message(verdict: Verdict, drafts: Iterable[_Draft]) -> str:
     return ""
 
 
-def _first(now: float, *times: float) -> Time | None:
-    """Return the first of some times that is still to come."""
-    coming = [at for at in times if now < at < math.inf]
-    return Time(min(coming)) if coming else None
+def _first(times: Iterable[float]) -> Time | None:
+    """Return the first of some times, or None where there is none."""
+    at = min(times, default=math.inf)
+    return Time(at) if at < math.inf else None
