@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from khonsu.core import codec
 from khonsu.core.ids import AllocationId, NodeId
-from khonsu.core.job import Job, Resources, Restart, Task, Update
+from khonsu.core.job import Job, Logs, Resources, Restart, Task, Update
 from khonsu.core.records import Allocation, Node, NodeResources, PortAssignment, TaskStatus, Time
 from khonsu.core.revision import Revision
 from khonsu.core.secret import Secret
@@ -164,6 +164,12 @@ def test_wrong_input_raises_one_error_only(cls: type, data: object) -> None:
         assert "found" in error.message  # noqa: PT017 - both ends are right
 
 
+def test_a_part_that_only_the_model_refuses_is_named() -> None:
+    """A number of the right type that can be no size is told with its path."""
+    with pytest.raises(InvalidRequest, match=r"  file_size_bytes: found -1, expected a whole number .*negative"):
+        codec.from_json(Logs, {"file_size_bytes": -1})
+
+
 @settings(max_examples=100)
 @given(data=st.data())
 def test_a_value_with_one_wrong_part_names_it(data: st.DataObject) -> None:
@@ -178,8 +184,8 @@ def test_a_value_with_one_wrong_part_names_it(data: st.DataObject) -> None:
 
 
 def test_negative_durations_are_refused_with_their_path() -> None:
-    """What a converter of the model complains about is told with the table that it was found in."""
-    with pytest.raises(InvalidRequest, match=r"value: found a table, expected a table .*negative"):
+    """What a converter of the model complains about is told with its path."""
+    with pytest.raises(InvalidRequest, match=r"  delay_seconds: found -1.0, expected a number .*negative"):
         codec.from_json(Restart, {"delay_seconds": -1.0})
 
 

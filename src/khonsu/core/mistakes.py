@@ -90,6 +90,7 @@ def find_mistakes(kind: Kind, data: object, read: Callable[[Kind, Any], object],
             for problem in find_mistakes(part_kind, part, read, part_path)
         ]
         inner.extend(_missing(kind, data, path))
+        inner = inner or list(_unconverted(kind, data, read, path))
         return inner or [Problem(path or "value", show(data), _expected(kind, error))]
     return []
 
@@ -113,6 +114,20 @@ def _parts(kind: Kind, data: Any, path: str) -> Iterator[tuple[str, Kind, object
     elif origin is None and attrs.has(kind) and isinstance(data, Mapping):
         known = {attribute.name: attribute.type for attribute in attrs.fields(attrs.resolve_types(kind))}
         yield from ((join(path, key), known[key], item) for key, item in data.items() if key in known)
+
+
+def _unconverted(kind: Kind, data: object, read: Callable[[Kind, Any], object], path: str) -> Iterator[Problem]:
+    """Yield the parts that have the right form, and that the model refuses all the same: a negative size, say."""
+    if not (isinstance(kind, type) and attrs.has(kind) and isinstance(data, Mapping)):
+        return
+    for attribute in attrs.fields(attrs.resolve_types(kind)):
+        if attribute.converter is None or attribute.name not in data:
+            continue
+        part = data[attribute.name]
+        try:
+            attribute.converter(read(attribute.type, part))
+        except UNREADABLE as error:
+            yield Problem(join(path, attribute.name), show(part), f"{describe(attribute.type)} ({error})")
 
 
 def _missing(kind: Kind, data: object, path: str) -> Iterator[Problem]:
