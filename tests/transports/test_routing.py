@@ -56,6 +56,13 @@ def test_a_body_survives_being_split_and_joined(request: tuple[Operation, dict[s
     assert body == join(operation, path, parse_qsl(target.query, keep_blank_values=True), parts.content)
 
 
+def test_a_sign_is_no_digit() -> None:
+    """The longest whole number may be negative, too."""
+    body = {"namespace": "a", "limit": -(10**17)}
+    target = urlsplit(split(OPERATIONS["job.list"], body).target)
+    assert join(OPERATIONS["job.list"], {"namespace": "a"}, parse_qsl(target.query), None) == body
+
+
 def test_where_the_parts_go() -> None:
     """Reads have a query, writes a body, and what is null is not in a query."""
     read = split(OPERATIONS["job.list"], {"namespace": "a b", "after": "1.7", "wait": 90.0, "cursor": None, "limit": 5})

@@ -137,7 +137,8 @@ def _from_text(name: str, text: str) -> Any:
         return text
     if kind is Kind.FLAG and text in _FLAGS:
         return _FLAGS[text]
-    if kind is Kind.INTEGER and text.isascii() and text.removeprefix("-").isdigit() and len(text) <= INTEGER_DIGITS_MAX:
+    digits = text.removeprefix("-")
+    if kind is Kind.INTEGER and digits.isascii() and digits.isdigit() and len(digits) <= INTEGER_DIGITS_MAX:
         return int(text)
     try:
         if kind is Kind.DURATION:
