@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from khonsu.core.protocol import LogLine
     from khonsu.core.records import Allocation
 
-TAIL = 100
-
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of logs."""

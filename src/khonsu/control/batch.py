@@ -33,34 +33,29 @@ class Batch:
         self.now = now
         self.revision = state.open_revision
         self._state = state
-        self._changes: list[Change] = []
+        self._gathered: list[tuple[str, list[Record]] | Delete] = []
         self.looks: dict[str, Look] = {}
         """The jobs that are to be looked at, by key."""
 
     @property
     def changes(self) -> Sequence[Change]:
         """Return what was gathered, in order."""
-        return self._changes
+        return [one if isinstance(one, Delete) else Put(one[0], tuple(one[1])) for one in self._gathered]
 
     def put(self, *records: Record) -> None:
         """Write records whole."""
         for record in records:
             kind = KIND_OF[type(record)].name
-            last = self._changes[-1] if self._changes else None
-            if isinstance(last, Put) and last.kind == kind:
-                self._changes[-1] = Put(kind, (*last.records, record))
+            last = self._gathered[-1] if self._gathered else None
+            if isinstance(last, tuple) and last[0] == kind:
+                last[1].append(record)
             else:
-                self._changes.append(Put(kind, (record,)))
-
-    def put_all(self, records: Sequence[Record]) -> None:
-        """Write many records of one kind."""
-        if records:
-            self._changes.append(Put(KIND_OF[type(records[0])].name, tuple(records)))
+                self._gathered.append((kind, [record]))
 
     def delete(self, kind: str, *keys: str, pruned: bool = False) -> None:
         """Remove records."""
         if keys:
-            self._changes.append(Delete(kind, keys, pruned))
+            self._gathered.append(Delete(kind, keys, pruned))
 
     def evaluate(self, job: str, trigger: str, *, priority: int | None = None, not_before: float = 0.0) -> None:
         """Have a job looked at; of several wishes for one job the soonest counts."""

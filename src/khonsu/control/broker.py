@@ -39,10 +39,6 @@ class Broker:
         state.rebuilt.append(self._refill)
         self._refill()
 
-    def in_flight(self, job: str) -> str | None:
-        """Return the evaluation of a job that a worker has, if any."""
-        return self._in_flight.get(job)
-
     @property
     def taken(self) -> Collection[str]:
         """Return the evaluations that workers have."""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 from attrs import frozen
 
-from khonsu.abc.store import View
 from khonsu.abc.transport import ByteStream
 from khonsu.control.calls import Call
 from khonsu.control.state import State
-from khonsu.control.streams import CHUNKS_BUFFERED, DownStream
+from khonsu.control.streams import fed
 from khonsu.core.codec import dumps
-from khonsu.core.records import Event, Record, key_of
+from khonsu.core.records import Event, key_of
 from khonsu.core.revision import ZERO, Revision
-from khonsu.errors import KhonsuError
-from khonsu.scopes import bare_task_group
 
 ROWS_PER_READ = 500
 
@@ -68,28 +64,15 @@ class EventLog:
             call.flag("follow"),
         )
         after = call.after(self._state.durable) or ZERO
-        send, receive = anyio.create_memory_object_stream[bytes](CHUNKS_BUFFERED)
-        async with receive, bare_task_group() as tasks:
-            stream = DownStream(receive)
-            tasks.start_soon(self._feed, send, stream, wanted, after)
+        async with fed(partial(self._send_all, wanted, after)) as stream:
             yield stream
-            tasks.cancel_scope.cancel()
 
-    async def _feed(
-        self, send: MemoryObjectSendStream[bytes], stream: DownStream, wanted: _Wanted, after: Revision
-    ) -> None:
-        async with send:
-            try:
-                await self._send_all(send, wanted, after)
-            except KhonsuError as error:
-                stream.error = error
-
-    async def _send_all(self, send: MemoryObjectSendStream[bytes], wanted: _Wanted, after: Revision) -> None:
+    async def _send_all(self, wanted: _Wanted, after: Revision, send: MemoryObjectSendStream[bytes]) -> None:
         last: str | None = None
         while True:
             durable = self._state.durable
             while True:
-                page = await self._state.read(partial(_page, after=last))
+                page = await self._state.page("event", last, ROWS_PER_READ)
                 for event in page:
                     if isinstance(event, Event) and event.revision > after and wanted.matches(event):
                         await send.send(dumps(event).encode() + b"\n")
@@ -100,7 +83,3 @@ class EventLog:
             if not wanted.follow:
                 return
             await self._state.wait_until(partial(self._state.newer, durable, "events"), "events")
-
-
-def _page(view: View, *, after: str | None) -> Sequence[Record]:
-    return view.find("event", after_key=after, limit=ROWS_PER_READ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -12,13 +13,12 @@ from khonsu.abc.transport import ByteStream
 from khonsu.control.calls import Call
 from khonsu.control.find import find_allocation, find_job
 from khonsu.control.state import State
-from khonsu.control.streams import CHUNKS_BUFFERED, DownStream, Streams
+from khonsu.control.streams import Streams, fed
 from khonsu.core.job import JSON
 from khonsu.core.records import Allocation
 from khonsu.core.retention import latest
 from khonsu.core.states import NodeStatus
-from khonsu.errors import InvalidRequest, KhonsuError, NotFound, Unavailable
-from khonsu.scopes import bare_task_group
+from khonsu.errors import InvalidRequest, NotFound, Unavailable
 
 STREAMS = ("both", "stdout", "stderr")
 LINE_BYTES_MAX = 256 * 1024
@@ -55,31 +55,22 @@ class Logs:
         task = parameters["task"]
         if task is not None and allocations and not any(self._has_task(allocation, task) for allocation in allocations):
             raise NotFound("task", str(task))
-        send, receive = anyio.create_memory_object_stream[bytes](CHUNKS_BUFFERED)
-        async with receive, bare_task_group() as tasks:
-            stream = DownStream(receive)
-            tasks.start_soon(self._feed, send, allocations, parameters, stream)
+        async with fed(partial(self._copy_all, allocations, parameters)) as stream:
             yield stream
-            tasks.cancel_scope.cancel()
 
-    async def _feed(
+    async def _copy_all(
         self,
-        send: MemoryObjectSendStream[bytes],
         allocations: Sequence[Allocation],
         parameters: dict[str, JSON],
-        stream: DownStream,
+        send: MemoryObjectSendStream[bytes],
     ) -> None:
-        async with send:
-            try:
-                if parameters["follow"]:
-                    async with anyio.create_task_group() as tasks:
-                        for allocation in allocations:
-                            tasks.start_soon(self._copy, send, allocation, parameters)
-                else:
-                    for allocation in allocations:
-                        await self._copy(send, allocation, parameters)
-            except* KhonsuError as group:
-                stream.error = _first(group)
+        if parameters["follow"]:
+            async with anyio.create_task_group() as tasks:
+                for allocation in allocations:
+                    tasks.start_soon(self._copy, send, allocation, parameters)
+        else:
+            for allocation in allocations:
+                await self._copy(send, allocation, parameters)
 
     async def _copy(
         self, send: MemoryObjectSendStream[bytes], allocation: Allocation, parameters: dict[str, JSON]
@@ -96,11 +87,6 @@ class Logs:
 
     def _has_task(self, allocation: Allocation, task: object) -> bool:
         return any(spec.name == task for spec in self._state.tables.group(allocation).tasks)
-
-
-def _first(group: BaseExceptionGroup[KhonsuError]) -> KhonsuError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _parameters(call: Call) -> dict[str, JSON]:

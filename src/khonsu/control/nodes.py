@@ -18,6 +18,7 @@ from khonsu.core.names import check_labels, check_name, nearest
 from khonsu.core.operations import Role
 from khonsu.core.protocol import PROTOCOL, JoinRequest, JoinResponse, NodeFacts, speaks
 from khonsu.core.records import JoinToken, Node, Time
+from khonsu.core.reports import lost
 from khonsu.core.results import Invitation
 from khonsu.core.states import ALLOCATION, NODE, AllocationStatus, Eligibility, NodeStatus
 from khonsu.core.units import DurationLike, seconds
@@ -215,14 +216,9 @@ class Nodes:
         tables = self._state.tables
         for allocation in tables.allocations_on(node.id):
             if allocation.live:
-                lost = evolve(
-                    allocation,
-                    status=ALLOCATION.step(allocation.status, "lose"),
-                    changed_at=batch.now,
-                    message=f"node {node.name} was {reason}",
-                )
-                batch.put(lost)
-                batch.event("allocation-lost", lost.message, allocation=lost)
+                gone = lost(allocation, batch.now, f"node {node.name} was {reason}")
+                batch.put(gone)
+                batch.event("allocation-lost", gone.message, allocation=gone)
                 batch.evaluate(allocation.job_key, "node-removed")
         credentials = [record.id for record in tables.credentials.values() if record.node == node.id]
         batch.delete("credential", *credentials)

@@ -12,9 +12,11 @@ from khonsu.control.broker import cancelled
 from khonsu.control.looks import Scene
 from khonsu.control.state import State
 from khonsu.core.ids import AllocationId, EvaluationId
-from khonsu.core.records import Allocation, Evaluation, JobRecord, JobVersion, PlacementFailure, Time, version_key
+from khonsu.core.intake import next_version
+from khonsu.core.records import Allocation, Evaluation, JobRecord, PlacementFailure, Time
+from khonsu.core.reports import lost
 from khonsu.core.revision import Revision
-from khonsu.core.states import ALLOCATION, EVALUATION, Desired, EvaluationStatus, JobStatus
+from khonsu.core.states import EVALUATION, Desired, EvaluationStatus, JobStatus
 
 if TYPE_CHECKING:
     from khonsu.core.plan import Conflict, Plan
@@ -86,7 +88,7 @@ class Planner:
             verdict = verify(plan, self._state.columns.fleet, scene.spec)
             rejected, conflicts = verdict.rejected, verdict.conflicts
             placed = self._allocations(batch, evaluation, scene, plan, verdict)
-            batch.put_all(placed)
+            batch.put(*placed)
         self._stop(batch, scene)
         self._put_job(batch, scene, placed)
         if rejected:
@@ -149,9 +151,10 @@ class Planner:
         tables = self._state.tables
         number = batch.revision.number
         reasons = {stop.allocation: stop.reason for stop in scene.changes.stop}
-        adopted = set(scene.changes.adopt)
-        lost = set(scene.changes.mark_lost)
-        for key in {*reasons, *adopted, *lost}:
+        adopted = dict.fromkeys(scene.changes.adopt)
+        given_up = dict.fromkeys(scene.changes.mark_lost)
+        # In the order of the look: that of a set would differ from process to process.
+        for key in {**reasons, **adopted, **given_up}:
             allocation = tables.allocations.get(key)
             if allocation is None or not allocation.live:
                 continue
@@ -159,10 +162,9 @@ class Planner:
                 allocation = evolve(allocation, version=scene.record.version, desired_at=number)
             if key in reasons:
                 allocation = evolve(allocation, desired=Desired.STOP, desired_at=number, message=reasons[key])
-            if key in lost:
-                status = ALLOCATION.step(allocation.status, "lose", key)
+            if key in given_up:
                 reason = "its node is silent for too long" if allocation.node_id in tables.nodes else "its node is gone"
-                allocation = evolve(allocation, status=status, changed_at=batch.now, message=reason)
+                allocation = lost(allocation, batch.now, reason)
                 batch.event("allocation-lost", reason, allocation=allocation)
                 batch.evaluate(scene.record.key, "allocation-lost")
             batch.put(allocation)
@@ -189,24 +191,21 @@ class Planner:
 
     def _revert(self, batch: Batch, record: JobRecord, version: int) -> JobRecord:
         """Make the spec of a stable version the present one again, as a new version."""
-        spec = self._state.tables.spec(record.key, version)
-        number = max(self._state.tables.versions[record.key]) + 1
+        versions = self._state.tables.versions[record.key]
         message = f"version {record.version} failed: back to version {version}"
-        batch.put(
-            JobVersion(
-                key=version_key(record.key, number),
-                job=record.key,
-                version=number,
-                spec=spec,
-                created_at=batch.now,
-                origin="revert",
-                failed_version=record.version,
-                message=message,
-            )
+        again = next_version(
+            record.key,
+            versions,
+            versions[version].spec,
+            batch.now,
+            origin="revert",
+            message=message,
+            failed_version=record.version,
         )
+        batch.put(again)
         batch.event("job-reverted", message, job=record)
         batch.evaluate(record.key, "revert")
-        return evolve(record, version=number)
+        return evolve(record, version=again.version)
 
     def _end(self, batch: Batch, evaluation: Evaluation, scene: Scene, unplaced: tuple[PlacementFailure, ...]) -> None:
         """End an evaluation: it blocks while copies have no place."""

@@ -80,7 +80,7 @@ class Pruner:
     async def _prune_kind(self, kind: str, cutoff: float) -> None:
         """Remove the records of a kind that ended before a time, page by page."""
         after: str | None = None
-        while page := await self._page(kind, after):
+        while page := await self._state.page(kind, after, ROWS_PER_SLICE):
             await self._delete(kind, [key_of(record) for record in page if _is_old(record, cutoff)])
             after = key_of(page[-1])
 
@@ -88,7 +88,7 @@ class Pruner:
         """Remove the oldest events: their keys are in the order of time."""
         if self._events is None:
             self._events = await self._count_events()
-        while page := await self._page("event", None):
+        while page := await self._state.page("event", None, ROWS_PER_SLICE):
             surplus = self._events - self._policy.events_max
             old = [
                 key_of(event)
@@ -103,13 +103,10 @@ class Pruner:
     async def _count_events(self) -> int:
         count = 0
         after: str | None = None
-        while page := await self._page("event", after):
+        while page := await self._state.page("event", after, ROWS_PER_SLICE):
             count += len(page)
             after = key_of(page[-1])
         return count
-
-    async def _page(self, kind: str, after: str | None) -> Sequence[Record]:
-        return await self._state.read(lambda view: view.find(kind, after_key=after, limit=ROWS_PER_SLICE))
 
     async def _delete(self, kind: str, keys: Sequence[str]) -> None:
         if keys:

@@ -136,11 +136,7 @@ class Queries:
         found: list[Event] = []
         after: str | None = None
         while True:
-            page = await self._state.read(
-                lambda view, key=after: view.find(  # type: ignore[misc]
-                    "event", after_key=key, limit=ROWS_MAX, job=name, namespace=namespace
-                )
-            )
+            page = await self._state.page("event", after, ROWS_MAX, job=name, namespace=namespace)
             found = [*found, *(event for event in page if isinstance(event, Event))][-EVENTS_SHOWN:]
             if len(page) < ROWS_MAX:
                 return tuple(found)

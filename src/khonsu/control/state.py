@@ -195,6 +195,10 @@ class State:
         """Read what the tables do not hold: history, and answers to repeated requests."""
         return await self._store.read(query)
 
+    async def page(self, kind: str, after: str | None, limit: int, **equals: object) -> Sequence[Record]:
+        """Read the next records of a kind behind a key, in the order of their keys."""
+        return await self._store.read(partial(_page, kind=kind, after=after, limit=limit, equals=equals))
+
     @property
     def store(self) -> Store:
         """Return the store itself, for its feed."""
@@ -227,8 +231,9 @@ class State:
         ensure(batch.revision == self._open.revision, "a batch is applied before anything is awaited")
         for prepare in self.preparers:
             prepare(batch)
+        changes = batch.changes
         moves: list[tuple[Record | None, Record | None]] = []
-        for change in batch.changes:
+        for change in changes:
             moves.extend(self._take(change))
         if self._columns is not None:
             self._columns.follow(moves)
@@ -236,7 +241,7 @@ class State:
             self._open.scopes.update(_scopes(before, after, batch.revision.number))
         for scope in self._open.scopes:
             self._touched[scope] = batch.revision
-        self._open.changes.extend(batch.changes)
+        self._open.changes.extend(changes)
         if self._open.changes:
             self._work.set()
         for listener in self.listeners:
@@ -285,8 +290,7 @@ class State:
         """Read all records of a kind, page by page."""
         after: str | None = None
         while True:
-            find = partial(_page, kind=kind, after=after, equals=equals)
-            page = await self._store.read(find)
+            page = await self.page(kind, after, ROWS_PER_READ, **equals)
             tables.load(page)
             if len(page) < ROWS_PER_READ:
                 return
@@ -340,8 +344,8 @@ class State:
         return True
 
 
-def _page(view: View, *, kind: str, after: str | None, equals: Mapping[str, object]) -> Sequence[Record]:
-    return view.find(kind, after_key=after, limit=ROWS_PER_READ, **equals)
+def _page(view: View, *, kind: str, after: str | None, limit: int, equals: Mapping[str, object]) -> Sequence[Record]:
+    return view.find(kind, after_key=after, limit=limit, **equals)
 
 
 def _write(transaction: Transaction, changes: Iterable[Change]) -> None:

@@ -6,7 +6,7 @@ agent opens.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
@@ -74,6 +74,31 @@ class UpStream(ByteStream):
     async def send(self, data: bytes, /) -> None:
         """Pass bytes on; waits while the reader is slow."""
         await self._send.send(data)
+
+
+@asynccontextmanager
+async def fed(feed: Callable[[MemoryObjectSendStream[bytes]], Awaitable[None]]) -> AsyncGenerator[ByteStream, None]:
+    """Own a stream to the caller, and what feeds it; a refusal on the way is raised where the stream is read."""
+    send, receive = anyio.create_memory_object_stream[bytes](CHUNKS_BUFFERED)
+    stream = DownStream(receive)
+
+    async def run() -> None:
+        async with send:
+            try:
+                await feed(send)
+            except* KhonsuError as failed:
+                stream.error = first_of(failed)
+
+    async with receive, bare_task_group() as tasks:
+        tasks.start_soon(run)
+        yield stream
+        tasks.cancel_scope.cancel()
+
+
+def first_of(failed: BaseExceptionGroup[KhonsuError]) -> KhonsuError:
+    """Return the first refusal of a group."""
+    error = failed.exceptions[0]
+    return first_of(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 class Streams:

@@ -20,8 +20,8 @@ from khonsu.core.job import Group
 from khonsu.core.leases import LeaseTerms
 from khonsu.core.protocol import Assignment, SyncRequest, SyncResponse, speaks
 from khonsu.core.records import Allocation, Node
-from khonsu.core.reports import apply_report, needs_look, report_events
-from khonsu.core.states import ALLOCATION, NODE, AllocationStatus, Eligibility, NodeStatus
+from khonsu.core.reports import apply_report, lost, needs_look, report_events
+from khonsu.core.states import NODE, AllocationStatus, Eligibility, NodeStatus
 from khonsu.errors import Conflict, Unauthenticated
 
 HOLD_SECONDS_MAX = 30.0
@@ -96,13 +96,7 @@ class Sync:
             for allocation in tables.allocations_on(node.id):
                 if allocation.id not in reported and _was_started(allocation):
                     reason = "the machine was started anew" if rebooted else "its agent does not know it any more"
-                    lost = evolve(
-                        allocation,
-                        status=ALLOCATION.step(allocation.status, "lose"),
-                        changed_at=batch.now,
-                        message=reason,
-                    )
-                    self._move(batch, allocation, lost)
+                    self._move(batch, allocation, lost(allocation, batch.now, reason))
         self._refresh(batch, node, request)
 
     def _move(self, batch: Batch, before: Allocation, after: Allocation | None) -> None:

@@ -147,6 +147,30 @@ def _cancelled(rollout: Rollout, now: Time) -> Rollout:
     return evolve(rollout, status="cancelled", progressed_at=now, message="the job was stopped")
 
 
+def next_version(
+    job: str,
+    versions: Mapping[int, JobVersion],
+    spec: Job,
+    now: Time,
+    *,
+    origin: str,
+    message: str = "",
+    failed_version: int | None = None,
+) -> JobVersion:
+    """Return the version of a job that comes after those it has."""
+    number = max(versions, default=0) + 1
+    return JobVersion(
+        key=version_key(job, number),
+        job=job,
+        version=number,
+        spec=spec,
+        created_at=now,
+        origin=origin,
+        failed_version=failed_version,
+        message=message,
+    )
+
+
 def _create(spec: Job, now: Time) -> Decision:
     key = job_key(spec.namespace, spec.name)
     record = JobRecord(
@@ -158,7 +182,7 @@ def _create(spec: Job, now: Time) -> Decision:
         created_at=now,
         submitted_at=now,
     )
-    version = JobVersion(key=version_key(key, 1), job=key, version=1, spec=spec, created_at=now)
+    version = next_version(key, {}, spec, now, origin="submit")
     return Decision(outcome="created", record=record, version=version)
 
 
@@ -174,17 +198,8 @@ def _renew(
     warnings: tuple[str, ...] = (),
 ) -> Decision:
     """Make a new version; `again` begins a new run, in which nothing is done yet."""
-    number = max(versions) + 1
-    begun = evolve(record, type=spec.type, version=number, stopped=False, purge=False, run=record.run + again)
-    version = JobVersion(
-        key=version_key(record.key, number),
-        job=record.key,
-        version=number,
-        spec=spec,
-        created_at=now,
-        origin=origin,
-        message=message,
-    )
+    version = next_version(record.key, versions, spec, now, origin=origin, message=message)
+    begun = evolve(record, type=spec.type, version=version.version, stopped=False, purge=False, run=record.run + again)
     return Decision(outcome="updated", record=_begin(begun, now), version=version, warnings=warnings)
 
 

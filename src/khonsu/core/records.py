@@ -12,7 +12,7 @@ from typing import NewType
 from attrs import field, frozen
 
 from khonsu.core.ids import AllocationId, EvaluationId, NodeId
-from khonsu.core.job import JSON, Group, Job
+from khonsu.core.job import JSON, Job
 from khonsu.core.revision import Revision
 from khonsu.core.states import (
     AllocationStatus,
@@ -373,11 +373,3 @@ KIND_OF: Mapping[type, Kind] = {kind.type: kind for kind in KINDS.values()}
 def key_of(record: Record) -> str:
     """Return the key of a record."""
     return str(getattr(record, KIND_OF[type(record)].key))
-
-
-def group_of(version: JobVersion, allocation: Allocation) -> Group:
-    """Return the spec of the group that an allocation is a copy of."""
-    group = version.spec.group(allocation.group)
-    if group is None:
-        raise LookupError(f"{version.key} has no group {allocation.group}")
-    return group

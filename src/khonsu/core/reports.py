@@ -135,6 +135,12 @@ def _task_details(task: TaskStatus) -> dict[str, JSON]:
     return details
 
 
+def lost(allocation: Allocation, now: Time, why: str) -> Allocation:
+    """Return an allocation that is given up for good, and why."""
+    status = ALLOCATION.step(allocation.status, "lose", allocation.id)
+    return evolve(allocation, status=status, changed_at=now, message=why)
+
+
 def needs_look(before: Allocation, after: Allocation) -> str | None:
     """Return why a change asks for a look at the job, or None where it does not.
 

@@ -24,7 +24,6 @@ from khonsu.transports.address import Address
 from khonsu.transports.pool import NoAnswer, Reply, keep_alive
 
 READ_BYTES: Final = 65536
-CONTINUE: Final = 100
 OK: Final = 200
 
 _LOST = (anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError, OSError)
