@@ -57,11 +57,14 @@ async def test_a_system_job_follows_the_nodes(home: Cluster) -> None:
 
 
 async def test_a_sysbatch_job_runs_once_on_every_node(home: Cluster) -> None:
-    """It is complete when every node that was there has run it."""
+    """It is complete when every node that is there has run it, and again when one that joins later has."""
     await home.running("a", "b")
     result = await home.client.run(service("all", type="sysbatch"))
     assert (result.status, result.exit_code) == ("complete", 0)
     assert nodes_of(home.copies("all", A.COMPLETE)) == ["a", "b"]
+    await home.running("c")
+    await home.until(lambda: nodes_of(home.copies("all", A.COMPLETE)) == ["a", "b", "c"])
+    assert (await home.client.wait("all")).status == "complete"
 
 
 async def test_a_key_makes_a_submit_happen_once(store: Store) -> None:

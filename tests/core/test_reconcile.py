@@ -912,6 +912,27 @@ def test_a_sysbatch_job_without_nodes_waits_for_one() -> None:
     assert cluster(make_job("sysbatch"), nodes=0).look().status is JobStatus.PENDING
 
 
+def test_a_sysbatch_job_runs_on_a_node_that_joins_when_it_was_done() -> None:
+    """It is complete again when that node has run it too, and the others do not run it twice."""
+    model = settled(make_job("sysbatch"), nodes=2)
+    assert model.record.status is JobStatus.COMPLETE
+    late = make_node(9)
+    model.join(late)
+    assert [place.node for place in model.step().place] == [late.id]
+    assert model.record.status is not JobStatus.COMPLETE
+    step_and_act(model, 3)
+    assert model.record.status is JobStatus.COMPLETE
+    assert len(model.known) == 3
+
+
+def test_a_stopped_sysbatch_job_runs_nowhere_again() -> None:
+    """A node that joins gets nothing of a job that nobody wants any more."""
+    model = settled(make_job("sysbatch"), nodes=1)
+    model.stop()
+    model.join(make_node(9))
+    assert not model.step().place
+
+
 # Too many copies.
 
 

@@ -206,6 +206,8 @@ def check_changes(model: Model, record: JobRecord, known: dict[Any, Allocation],
     stops = [stop.allocation for stop in changes.stop]
     assert len(stops) == len(set(stops)), "a copy is stopped twice"
     finished = record.status in (JobStatus.COMPLETE, JobStatus.FAILED) and not spec.type.keeps_running
+    # A node that has not run it opens such a job again.
+    finished = finished and (spec.type, record.status) != (JobType.SYSBATCH, JobStatus.COMPLETE)
     assert not (places and (record.stopped or finished)), "something starts that nobody wants"
     for place in changes.place:
         group = spec.group(place.group)

@@ -43,6 +43,7 @@ MOVES: dict[str, dict[tuple[str, str], str]] = {
         ("running", "fail"): "failed",
         ("pending", "stop"): "stopped",
         ("running", "stop"): "stopped",
+        ("complete", "reopen"): "pending",
         ("complete", "stop"): "stopped",
         ("failed", "stop"): "stopped",
         ("stopped", "stop"): "stopped",

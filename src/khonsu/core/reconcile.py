@@ -22,7 +22,7 @@ from khonsu.core.leases import Silence
 from khonsu.core.records import Allocation, JobRecord, Node, Time
 from khonsu.core.rollout import Verdict, judge
 from khonsu.core.slots import Look, View, everywhere, same_work
-from khonsu.core.states import AllocationStatus, Desired, JobStatus
+from khonsu.core.states import JOB, AllocationStatus, Desired, JobStatus, JobType
 from khonsu.core.status import FINISHED, Tally, job_status
 from khonsu.core.survivors import Scene, Stand, stand
 from khonsu.errors import ensure
@@ -89,6 +89,9 @@ def reconcile(
     )
     lost, wake_at = _lost(look, allocations)
     known = [_as_lost(one, now) if one.id in lost else one for one in allocations]
+    if _reopened(look, known):
+        record = evolve(record, status=JOB.step(record.status, "reopen"))
+        look = evolve(look, record=record)
     stops = _unwanted(look, known)
     if record.stopped or (not spec.type.keeps_running and record.status in FINISHED):
         return Changes(version=record.version, stop=stops, mark_lost=lost, status=record.status, rollout=record.rollout)
@@ -113,6 +116,15 @@ def reconcile(
         stable=_stable(look, scenes, tally),
         revert_to=verdict.revert_to,
         message=_message(verdict, drafts) if status is JobStatus.FAILED else "",
+    )
+
+
+def _reopened(look: Look, allocations: Iterable[Allocation]) -> bool:
+    """Return whether a job that runs once on every node was done, and now there is a node that has not run it."""
+    if look.spec.type is not JobType.SYSBATCH or look.record.stopped or look.record.status is not JobStatus.COMPLETE:
+        return False
+    return any(
+        one.slot.wanted and not one.slot.complete for scene in _scenes(look, allocations) for one in scene.stands
     )
 
 

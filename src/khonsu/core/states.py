@@ -165,6 +165,7 @@ JOB = Machine(
         "wait": _to(_J.PENDING, _J.PENDING, _J.RUNNING),
         "complete": _to(_J.COMPLETE, _J.PENDING, _J.RUNNING),
         "fail": _to(_J.FAILED, _J.PENDING, _J.RUNNING),
+        "reopen": _to(_J.PENDING, _J.COMPLETE),
         "stop": _to(_J.STOPPED, *JobStatus),
     },
 )
