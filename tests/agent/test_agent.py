@@ -27,12 +27,12 @@ A = AllocationStatus
 
 async def test_it_is_registered_on_entry(home: Home) -> None:
     """The block is entered when the node has joined and told what it is."""
-    async with home.agent(labels={"disk": "ssd"}):
+    async with home.agent(labels={"disk": "ssd"}, pool="edge"):
         assert list(home.desk.nodes) == ["node0"]
         first = home.desk.syncs[0]
         assert first.seen is None
         assert first.facts is not None
-        assert first.facts.labels == {"disk": "ssd"}
+        assert (first.facts.labels, first.facts.pool) == ({"disk": "ssd"}, "edge")
         assert first.facts.attributes["driver.fake.version"] == "1"
     async with home.agent():
         assert list(home.desk.nodes) == ["node0"]
@@ -292,6 +292,7 @@ async def test_an_agent_that_cannot_use_its_directory(home: Home, tmp_path: Path
         ({"drivers": [FakeDriver(), FakeDriver()]}, "there are two named fake"),
         ({"drivers": [None]}, "something among them is no driver"),
         ({"labels": {"Bad Key": "x"}}, "Bad Key"),
+        ({"pool": "No Pool"}, "pool"),
         ({"volumes": {"data": "/srv"}}, "not supported yet"),
     ],
 )

@@ -56,9 +56,11 @@ async def test_facts_of_a_node() -> None:
         drivers=drivers,
         cgroups=CgroupSupport(version=2, memory=Path("/x")),
         labels={"disk": "ssd"},
+        pool="edge",
         resources=None,
         address="10.0.0.1",
     )
+    assert (facts.pool, facts.labels) == ("edge", {"disk": "ssd"})
     assert facts.resources.cpu_millis == 4000
     assert facts.attributes["os"] == "linux"
     assert facts.attributes["arch"] == "arm64"
@@ -74,6 +76,7 @@ async def test_facts_of_a_node() -> None:
         drivers=(),
         cgroups=CgroupSupport(),
         labels={},
+        pool="default",
         resources=Resources(cpu=2, memory="512MiB"),
         address="10.0.0.1",
     )
@@ -88,7 +91,13 @@ async def test_a_driver_that_fails_is_not_healthy() -> None:
     assert not info.healthy
     assert "ZeroDivisionError: oops" in info.message
     facts = node_facts(
-        MACHINE, drivers=(info,), cgroups=CgroupSupport(), labels={}, resources=None, address="127.0.0.1"
+        MACHINE,
+        drivers=(info,),
+        cgroups=CgroupSupport(),
+        labels={},
+        pool="default",
+        resources=None,
+        address="127.0.0.1",
     )
     assert not any(name.startswith("driver.") for name in facts.attributes)
 

@@ -61,6 +61,7 @@ class Agent(Lifetime):
         join_token: Needed the first time only, and when the node was removed; not by an agent within the control
             plane's own process.
         labels: For constraints (`label.KEY`).
+        pool: The part of the fleet that the node belongs to; jobs choose theirs by `pool`.
         volumes: Not supported yet.
         resources: What tasks may reserve here, CPU and memory, instead of what the machine has.
         on_exit: What happens to the tasks at the end: `leave` lets them run on, for the next agent; `stop` stops them;
@@ -82,6 +83,7 @@ class Agent(Lifetime):
         data_dir: Path | str,
         join_token: Secret | str | None = None,
         labels: Mapping[str, str] = NONE,
+        pool: str = "default",
         volumes: Mapping[str, Path | str] = NONE,
         resources: Resources | None = None,
         on_exit: OnExit = "leave",
@@ -90,7 +92,7 @@ class Agent(Lifetime):
     ) -> None:
         """Compose it; nothing is opened yet."""
         super().__init__()
-        check(name, labels, volumes, drivers)
+        check(name, labels, pool, volumes, drivers)
         self._transport = transport
         self._join_token = None if join_token is None else Secret.of(join_token)
         self._on_exit = on_exit
@@ -100,6 +102,7 @@ class Agent(Lifetime):
             drivers={driver.name: driver for driver in drivers},
             directory=Path(data_dir).absolute(),  # tasks run elsewhere
             labels=dict(labels),
+            pool=pool,
             resources=resources,
             limits=limits if limits is not None else Limits(),
             env=self._env,

@@ -64,6 +64,7 @@ def node_facts(
     drivers: tuple[DriverInfo, ...],
     cgroups: CgroupSupport,
     labels: Mapping[str, str],
+    pool: str,
     resources: Resources | None,
     address: str,
     journal: str | None = None,
@@ -79,6 +80,7 @@ def node_facts(
         found = evolve(found, cpu_millis=resources.cpu_millis, memory_bytes=resources.memory_bytes)
     return NodeFacts(
         labels=dict(labels),
+        pool=pool,
         attributes=attributes,
         resources=found,
         drivers=drivers,

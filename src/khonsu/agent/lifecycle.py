@@ -167,7 +167,13 @@ class _Change:
         if not run.starting or run.handle is not None:
             return
         pid = event.handle.get("pid")
-        told = evolve(run.status, pid=pid if isinstance(pid, int) else None, started_at=event.at)
+        at = event.handle.get("started_at")
+        told = evolve(
+            run.status,
+            pid=pid if isinstance(pid, int) else None,
+            # Whoever started it knows better: a short task has ended before we heard that it began.
+            started_at=Time(at) if isinstance(at, float) else event.at,
+        )
         run = self._keep(evolve(run, status=told, handle=event.handle, running_since=event.now))
         self._actions.append(Watch(task=run.name, attempt=told.attempt, handle=event.handle))
         if run.state is _T.STOPPING:

@@ -198,6 +198,7 @@ async def describe(opened: Opened, machine: Machine, address: str) -> NodeFacts:
         drivers=drivers,
         cgroups=opened.supervisor.cgroups,
         labels=settings.labels,
+        pool=settings.pool,
         resources=settings.resources,
         address=address,
         journal=opened.found.damaged,

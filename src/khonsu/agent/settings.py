@@ -23,19 +23,25 @@ class Settings:
     drivers: Mapping[str, AnyDriver]
     directory: Path
     labels: Mapping[str, str]
+    pool: str
     resources: Resources | None
     limits: Limits
     env: Env
 
 
-def check(name: str, labels: Mapping[str, str], volumes: Mapping[str, object], drivers: Sequence[AnyDriver]) -> None:
+def check(
+    name: str, labels: Mapping[str, str], pool: str, volumes: Mapping[str, object], drivers: Sequence[AnyDriver]
+) -> None:
     """Check what an agent is composed of.
 
     Raises:
         InvalidRequest: Something cannot be; names every mistake.
 
     """
-    mistakes = [str(problem) for problem in (*check_name(name, "name"), *check_labels(labels, "labels"))]
+    mistakes = [
+        str(problem)
+        for problem in (*check_name(name, "name"), *check_labels(labels, "labels"), *check_name(pool, "pool"))
+    ]
     given: Sequence[object] = drivers
     names = [driver.name for driver in given if isinstance(driver, Driver)]
     if len(names) < len(drivers):

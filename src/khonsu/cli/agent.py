@@ -35,6 +35,7 @@ ON_EXIT = click.Choice(["leave", "stop", "drain"])
 )
 @click.option("--name", help="The node's name; without one, that of this machine.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label of the node, for constraints.")
+@click.option("--pool", default="default", show_default=True, help="The pool of nodes that it belongs to.")
 @click.option("--driver", "drivers", multiple=True, default=("binary",), show_default=True, help="How tasks can run.")
 @click.option("--cpu", metavar="CORES", help="What tasks may reserve, instead of all there is.")
 @click.option("--memory", metavar="SIZE", help="What tasks may reserve, instead of all there is.")
@@ -52,6 +53,7 @@ def agent(
     data_dir: Path,
     name: str | None,
     labels: tuple[str, ...],
+    pool: str,
     drivers: tuple[str, ...],
     cpu: str | None,
     memory: str | None,
@@ -80,6 +82,7 @@ def agent(
             join_token=_join_token(join_file),
             drivers=drivers,
             labels=given_labels,
+            pool=pool,
             resources=resources,
             on_exit=on_exit,
         )

@@ -38,6 +38,7 @@ def remote_agent(
     join_token: Secret | None,
     drivers: Iterable[str],
     labels: Mapping[str, str],
+    pool: str,
     resources: Resources | None,
     on_exit: OnExit,
 ) -> Agent:
@@ -49,6 +50,7 @@ def remote_agent(
         data_dir=data_dir,
         join_token=join_token,
         labels=labels,
+        pool=pool,
         resources=resources,
         on_exit=on_exit,
     )

@@ -22,7 +22,7 @@ from khonsu.core.reports import lost
 from khonsu.core.results import Invitation
 from khonsu.core.states import ALLOCATION, NODE, AllocationStatus, Eligibility, NodeStatus
 from khonsu.core.units import DurationLike, seconds
-from khonsu.errors import Conflict, InvalidRequest, NotFound
+from khonsu.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from khonsu.security.fingerprint import Fingerprint
 from khonsu.security.tokens import JoinToken as Invited
 
@@ -121,7 +121,7 @@ class Nodes:
         """Serve `node.join`: make a node of whoever holds a join token, once."""
         request = from_json(JoinRequest, call.body)
         batch = self._state.batch()
-        invited = self._state.tables.join_tokens.get(call.caller.join_token or "")
+        invited = self._invited(call)
         self._check_join(request, invited)
         if (earlier := self._state.tables.node_named(request.name)) is not None:
             self.end(batch, earlier, "replaced by a node that joined under its name")
@@ -156,8 +156,18 @@ class Nodes:
         )
         return answer
 
+    def _invited(self, call: Call) -> JoinToken | None:
+        """Return the invitation of a caller; None for an agent of this process, which needs none."""
+        if call.caller.join_token is None:
+            return None
+        invited = self._state.tables.join_tokens.get(call.caller.join_token)
+        if invited is None:  # used by another request since this one was admitted
+            raise Unauthenticated("the join token was used", hint="make a new one with `khonsu node invite`")
+        return invited
+
     def _check_join(self, request: JoinRequest, invited: JoinToken | None) -> None:
         problems = [*check_name(request.name, "name"), *check_labels(request.facts.labels, "facts.labels")]
+        problems += check_name(request.facts.pool, "facts.pool")
         if problems:
             raise InvalidRequest("; ".join(str(problem) for problem in problems))
         if not speaks(request.facts.protocol):
