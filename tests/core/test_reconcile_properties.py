@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,7 @@ from khonsu.core.ids import AllocationId
 from khonsu.core.job import Group, Job
 from khonsu.core.policies import Disconnect, Reschedule, Update
 from khonsu.core.records import Allocation, JobRecord
+from khonsu.core.slots import View
 from khonsu.core.states import AllocationStatus, Desired, Eligibility, JobStatus, JobType, NodeStatus
 from tests.core.rules_model import Model, make_group, make_job, make_node
 
@@ -184,6 +186,9 @@ def end_of_faults(model: Model) -> None:
 def look_and_check(model: Model) -> None:
     """Let the control plane look at the job once, and check what it does."""
     record, known = model.record, dict(model.known)
+    with patch.object(View, "blank", lambda *_: ()):
+        slot_by_slot = model.look()
+    assert slot_by_slot == model.look(), "slots that never had a copy are filled otherwise together than one by one"
     changes = model.step()
     check_changes(model, record, known, changes)
     if changes.revert_to is None:

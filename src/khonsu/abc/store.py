@@ -94,7 +94,8 @@ class Transaction(View):
     def put_columns(self, kind: str, columns: Columns, /) -> None:
         """Write many records of one kind given by column, in one statement.
 
-        A field that is not given has its default. The columns that are sequences have one length.
+        A field that is not given has its default. The columns that are sequences have one length. A column of ids may
+        hold the numbers behind them (`core.ids`) instead of their texts.
         """
 
     @abstractmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from khonsu.abc.store import Change, Delete, Put
+from khonsu.control.placed import Placed
 from khonsu.core.ids import AllocationId
 from khonsu.core.job import JSON
 from khonsu.core.records import KIND_OF, Allocation, Event, JobRecord, Node, Record, Time
@@ -33,14 +34,14 @@ class Batch:
         self.now = now
         self.revision = state.open_revision
         self._state = state
-        self._gathered: list[tuple[str, list[Record]] | Delete] = []
+        self._gathered: list[tuple[str, list[Record]] | Delete | Placed] = []
         self.looks: dict[str, Look] = {}
         """The jobs that are to be looked at, by key."""
 
     @property
-    def changes(self) -> Sequence[Change]:
+    def changes(self) -> Sequence[Change | Placed]:
         """Return what was gathered, in order."""
-        return [one if isinstance(one, Delete) else Put(one[0], tuple(one[1])) for one in self._gathered]
+        return [Put(one[0], tuple(one[1])) if isinstance(one, tuple) else one for one in self._gathered]
 
     def put(self, *records: Record) -> None:
         """Write records whole."""
@@ -51,6 +52,10 @@ class Batch:
                 last[1].append(record)
             else:
                 self._gathered.append((kind, [record]))
+
+    def place(self, placed: Placed) -> None:
+        """Write new allocations."""
+        self._gathered.append(placed)
 
     def delete(self, kind: str, *keys: str, pruned: bool = False) -> None:
         """Remove records."""

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from khonsu.control.placed import Placed
 from khonsu.control.tables import Tables
 from khonsu.core.ask import demand
 from khonsu.core.fleet_state import FleetState
@@ -13,9 +14,6 @@ from khonsu.core.records import Allocation, JobVersion, Node
 
 if TYPE_CHECKING:
     from khonsu.control.state import Moves
-
-BULK_MIN = 16
-"""So many new copies of one group are counted together rather than one by one."""
 
 
 class Columns:
@@ -34,17 +32,30 @@ class Columns:
 
     def demand(self, allocation: Allocation) -> Mapping[str, int]:
         """Return what an allocation takes of its node, by the version that it is a copy of."""
-        key = (allocation.job_key, allocation.version, allocation.group)
+        return self._demand(allocation.job_key, allocation.version, allocation.group)
+
+    def _demand(self, job: str, version: int, group: str) -> Mapping[str, int]:
+        key = (job, version, group)
         known = self._demands.get(key)
         if known is None:
             if len(self._demands) > 10_000:
                 self._demands.clear()
-            known = self._demands[key] = demand(self._tables.group(allocation))
+            known = self._demands[key] = demand(self._tables.group_named(job, version, group))
         return known
+
+    def place(self, placed: Placed) -> None:
+        """Count new allocations."""
+        rows = self.fleet.rows(placed.node_ids)
+        ports = placed.each.get("ports", ())
+        of_group: defaultdict[str, list[int]] = defaultdict(list)
+        for place, group in enumerate(placed.groups):
+            of_group[group].append(place)
+        for group, places in of_group.items():
+            taken = [tuple(port.host for port in ports[place]) for place in places] if ports else ()
+            self.fleet.add_many(placed.job, group, rows[places], self._demand(placed.job, placed.version, group), taken)
 
     def follow(self, moves: Moves) -> None:
         """Take over what a batch did to the tables."""
-        new: defaultdict[tuple[str, int, str], list[Allocation]] = defaultdict(list)
         for before, after in moves:
             match before, after:
                 case (_, Node() as node):
@@ -52,7 +63,7 @@ class Columns:
                 case (Node() as node, None):
                     self.fleet.remove_node(node.id)
                 case (None, Allocation(live=True) as allocation):
-                    new[allocation.job_key, allocation.version, allocation.group].append(allocation)
+                    self.fleet.add(allocation, self.demand(allocation))
                 case (Allocation(live=True) as was, Allocation(live=False) | None):
                     self.fleet.release(was, self.demand(was))
                 case (Allocation(live=True) as was, Allocation() as allocation) if was.version != allocation.version:
@@ -65,19 +76,3 @@ class Columns:
                         del self._demands[key]
                 case _:
                     pass
-        for allocations in new.values():
-            self._add(allocations)
-
-    def _add(self, allocations: list[Allocation]) -> None:
-        first = allocations[0]
-        if len(allocations) < BULK_MIN:
-            for allocation in allocations:
-                self.fleet.add(allocation, self.demand(allocation))
-            return
-        self.fleet.add_many(
-            first.job_key,
-            first.group,
-            self.fleet.rows([allocation.node_id for allocation in allocations]),
-            self.demand(first),
-            [tuple(port.host for port in allocation.ports) for allocation in allocations] if first.ports else (),
-        )

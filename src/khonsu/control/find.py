@@ -35,14 +35,12 @@ def find_allocation(state: State, namespace: str, prefix: str) -> Allocation:
     found = state.tables.allocations.get(prefix)
     if found is not None and found.namespace == namespace:
         return found
-    matches = [
-        allocation
-        for key, allocation in state.tables.allocations.items()
-        if allocation.namespace == namespace and key.startswith(prefix.lower())
-    ]
+    known = state.tables.allocations
+    beginning = [known[key] for key in known if key.startswith(prefix.lower())]
+    matches = [allocation for allocation in beginning if allocation.namespace == namespace]
     if len(prefix) < PREFIX_LETTERS_MIN or not matches:
         raise NotFound("allocation", prefix)
     if len(matches) > 1:
-        known = ", ".join(sorted(allocation.id for allocation in matches[:5]))
-        raise Conflict(f"{len(matches)} allocations begin with {prefix}: {known}", hint="write more letters of the id")
+        some = ", ".join(sorted(allocation.id for allocation in matches[:5]))
+        raise Conflict(f"{len(matches)} allocations begin with {prefix}: {some}", hint="write more letters of the id")
     return matches[0]

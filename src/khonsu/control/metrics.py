@@ -14,7 +14,7 @@ def render(state: State, broker: Broker) -> str:
     tables = state.tables
     nodes = Counter(str(node.status) for node in tables.nodes.values())
     jobs = Counter(str(job.status) for job in tables.jobs.values())
-    allocations = Counter(str(allocation.status) for allocation in tables.allocations.values())
+    allocations = tables.allocations.counts()
     evaluations = Counter(str(evaluation.status) for evaluation in tables.evaluations.values())
     lines = [
         *_gauge("khonsu_nodes", "Nodes by status.", nodes),

@@ -10,10 +10,11 @@ from attrs import evolve, frozen
 from khonsu.control.batch import Batch
 from khonsu.control.broker import cancelled
 from khonsu.control.looks import Scene
+from khonsu.control.placed import Placed, column
 from khonsu.control.state import State
-from khonsu.core.ids import AllocationId, EvaluationId
+from khonsu.core.ids import EvaluationId
 from khonsu.core.intake import next_version
-from khonsu.core.records import Allocation, Evaluation, JobRecord, PlacementFailure, Time
+from khonsu.core.records import Evaluation, JobRecord, PlacementFailure, Time
 from khonsu.core.reports import lost
 from khonsu.core.revision import Revision
 from khonsu.core.states import EVALUATION, Desired, EvaluationStatus, JobStatus
@@ -71,80 +72,82 @@ class Planner:
             return Result(revision=self._state.durable)
         if not scene.holds(tables.jobs.get(evaluation.job)):
             return Result(revision=self._state.durable, stale=True)
+        verdict = self._verdict(scene, plan)
         batch = self._state.batch()
-        result = self._gather(batch, present, scene, plan)
+        placed = self._gather(batch, present, scene, plan, verdict)
         await self._state.commit(batch)
-        return result
+        return Result(
+            revision=batch.revision,
+            accepted=0 if placed is None else len(placed),
+            rejected=0 if verdict is None else verdict.rejected,
+            conflicts=() if verdict is None else verdict.conflicts,
+        )
 
-    def _gather(self, batch: Batch, evaluation: Evaluation, scene: Scene, plan: Plan | None) -> Result:
-        """Put into a batch all that a plan changes."""
-        placed: list[Allocation] = []
-        conflicts: tuple[Conflict, ...] = ()
-        rejected = 0
-        if plan is not None and len(plan.placements):
-            from khonsu.core.verify import check_plan, verify
+    def _verdict(self, scene: Scene, plan: Plan | None) -> Verdict | None:
+        """Decide what of a plan fits now; None where there is nothing to place."""
+        if plan is None or not len(plan.placements):
+            return None
+        from khonsu.core.verify import check_plan, verify
 
-            check_plan(plan, scene.changes, len(plan.nodes))
-            verdict = verify(plan, self._state.columns.fleet, scene.spec)
-            rejected, conflicts = verdict.rejected, verdict.conflicts
-            placed = self._allocations(batch, evaluation, scene, plan, verdict)
-            batch.put(*placed)
+        check_plan(plan, scene.changes, len(plan.nodes))
+        return verify(plan, self._state.columns.fleet, scene.spec)
+
+    def _gather(
+        self, batch: Batch, evaluation: Evaluation, scene: Scene, plan: Plan | None, verdict: Verdict | None
+    ) -> Placed | None:
+        """Put into a batch all that a plan changes, and return what it places."""
+        placed = None
+        if plan is not None and verdict is not None and verdict.accepted.any():
+            placed = self._placed(batch, evaluation, scene, plan, verdict)
+            batch.place(placed)
         self._stop(batch, scene)
         self._put_job(batch, scene, placed)
-        if rejected:
+        if verdict is not None and verdict.rejected:
             batch.put(evolve(evaluation, attempts=evaluation.attempts + 1))
         else:
             self._end(batch, evaluation, scene, () if plan is None else plan.unplaced)
         self._tell(batch, evaluation, scene, placed)
-        return Result(revision=batch.revision, accepted=len(placed), rejected=rejected, conflicts=conflicts)
+        return placed
 
-    def _allocations(  # the columns of a plan become records here, and nowhere else
+    def _placed(  # the columns of a plan become those of allocations here, and nowhere else
         self, batch: Batch, evaluation: Evaluation, scene: Scene, plan: Plan, verdict: Verdict
-    ) -> list[Allocation]:
+    ) -> Placed:
         """Return the new allocations of what a verdict accepts."""
+        record, nodes, keep = scene.record, self._state.tables.nodes, verdict.accepted
+        groups = [plan.groups[group] for group in plan.placements.group[keep].tolist()]
+        slots = plan.placements.slot[keep].tolist()
+        node_ids = [plan.nodes[row] for row in plan.placements.node[keep].tolist()]
         wanted = {(place.group, place.slot): place for place in scene.changes.place}
-        nodes = self._state.tables.nodes
-        record = scene.record
-        columns = zip(
-            plan.placements.group.tolist(),
-            plan.placements.slot.tolist(),
-            plan.placements.node.tolist(),
-            plan.score.tolist(),
-            verdict.accepted.tolist(),
-            verdict.ports or ((),) * len(plan.placements),
-            strict=True,
+        places = [wanted[key] for key in zip(groups, slots, strict=True)]
+        each = {
+            "slot": slots,
+            "node": [nodes[node].name for node in node_ids],
+            "score": plan.score[keep].tolist(),
+            "previous": column([place.previous and place.previous.id for place in places]),
+            "replaces": column([place.replaces for place in places]),
+            "reschedules": column([place.reschedules for place in places]),
+            "message": column([place.reason for place in places]),
+        }
+        if verdict.ports:
+            each["ports"] = [ports for ports, accepted in zip(verdict.ports, keep.tolist(), strict=True) if accepted]
+        same = {
+            "namespace": record.namespace,
+            "job": record.name,
+            "version": record.version,
+            "run": record.run,
+            "generation": record.generation + 1,
+            "evaluation": EvaluationId(evaluation.id),
+            "created_at": batch.now,
+            "changed_at": batch.now,
+            "desired_at": batch.revision.number,
+        }
+        return Placed(
+            first=self._state.new_keys(len(places)),
+            node_ids=node_ids,
+            groups=groups,
+            same={**same, **{name: value for name, value in each.items() if not isinstance(value, list)}},
+            each={name: value for name, value in each.items() if isinstance(value, list)},
         )
-        made = []
-        for group, slot, row, score, accepted, ports in columns:
-            if not accepted:
-                continue
-            place = wanted[plan.groups[group], slot]
-            node = plan.nodes[row]
-            made.append(
-                Allocation(
-                    id=AllocationId(self._state.new_id()),
-                    namespace=record.namespace,
-                    job=record.name,
-                    version=record.version,
-                    run=record.run,
-                    group=place.group,
-                    slot=slot,
-                    node_id=node,
-                    node=nodes[node].name,
-                    generation=record.generation + 1,
-                    ports=ports,
-                    previous=place.previous.id if place.previous is not None else None,
-                    replaces=place.replaces,
-                    reschedules=place.reschedules,
-                    evaluation=EvaluationId(evaluation.id),
-                    score=score,
-                    created_at=batch.now,
-                    changed_at=batch.now,
-                    desired_at=batch.revision.number,
-                    message=place.reason,
-                )
-            )
-        return made
 
     def _stop(self, batch: Batch, scene: Scene) -> None:
         """Have what is too much stopped, label what runs on, and give up what is lost."""
@@ -169,7 +172,7 @@ class Planner:
                 batch.evaluate(scene.record.key, "allocation-lost")
             batch.put(allocation)
 
-    def _put_job(self, batch: Batch, scene: Scene, placed: list[Allocation]) -> None:
+    def _put_job(self, batch: Batch, scene: Scene, placed: Placed | None) -> None:
         """Record how the job stands, and go back to the stable version where the rollout failed."""
         changes = scene.changes
         record = scene.record
@@ -177,7 +180,7 @@ class Planner:
             record,
             status=changes.status,
             rollout=changes.rollout,
-            generation=record.generation + bool(placed),
+            generation=record.generation + (placed is not None),
             stable_version=record.version if changes.stable else record.stable_version,
             message=changes.message or ("" if changes.status is not JobStatus.FAILED else record.message),
         )
@@ -225,15 +228,15 @@ class Planner:
         if scene.changes.wake_at is not None:
             batch.evaluate(scene.record.key, "due", not_before=scene.changes.wake_at)
 
-    def _tell(self, batch: Batch, evaluation: Evaluation, scene: Scene, placed: list[Allocation]) -> None:
+    def _tell(self, batch: Batch, evaluation: Evaluation, scene: Scene, placed: Placed | None) -> None:
         """Record what happened: one event for the plan, whatever its size, and one for each turn of the job."""
         changes, record = scene.changes, scene.record
         if placed or changes.stop or changes.adopt:
-            groups = Counter(allocation.group for allocation in placed)
+            groups = Counter(placed.groups if placed is not None else ())
             parts = [f"placed {count} of {group}" for group, count in sorted(groups.items())]
             parts += [f"stopped {len(changes.stop)}"] if changes.stop else []
             parts += [f"kept {len(changes.adopt)} as they are"] if changes.adopt else []
-            nodes = sorted({allocation.node for allocation in placed})[:20]
+            nodes = sorted(set(placed.each["node"]))[:20] if placed is not None else []
             details = {"trigger": evaluation.trigger, "placed": dict(groups), "nodes": nodes}
             batch.event("job-planned", ", ".join(parts), job=record, details=details)
         if changes.status is not record.status:

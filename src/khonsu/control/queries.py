@@ -205,7 +205,7 @@ class Queries:
                 nodes_ready=ready,
                 nodes_down=len(tables.nodes) - ready,
                 jobs=len(tables.jobs),
-                allocations_live=sum(1 for _ in tables.live_allocations()),
+                allocations_live=tables.allocations.live,
                 warnings=tuple(getattr(self._state.store, "warnings", ())),
             )
 

@@ -18,6 +18,7 @@ from attrs import define, field
 
 from khonsu.abc.store import Change, Delete, Put, Store, Transaction, View
 from khonsu.control.batch import Batch
+from khonsu.control.placed import Placed
 from khonsu.control.tables import ACTIVE, HOT_KINDS, Tables
 from khonsu.core.ids import key_text, make_key
 from khonsu.core.records import (
@@ -48,14 +49,17 @@ KEYS_RESERVED = 100_000
 ROWS_PER_READ = 2_000
 REBUILD_PAUSE_SECONDS = 0.5
 
+SCOPES_MAX = 100_000
+"""Of so many scopes it is known when they were last touched; of others only that it was not lately."""
+
 
 @define(eq=False)
 class Group:
     """Decisions that go to the disk together, as one revision."""
 
     revision: Revision
-    changes: list[Change] = field(factory=list)
-    scopes: set[str] = field(factory=set)
+    changes: list[Change | Placed] = field(factory=list)
+    scopes: dict[str, None] = field(factory=dict)
     done: anyio.Event = field(factory=anyio.Event)
     error: KhonsuError | None = None
 
@@ -100,7 +104,7 @@ class State:
         self._durable = ZERO
         self._start = ZERO
         self._touched: dict[str, Revision] = {}
-        self._waiters: defaultdict[str, set[anyio.Event]] = defaultdict(set)
+        self._waiters: defaultdict[str, dict[anyio.Event, None]] = defaultdict(dict)
         self._sequence = 0
         self._reserved = 0
 
@@ -162,7 +166,7 @@ class State:
         return self._durable
 
     def touched(self, *scopes: str) -> Revision:
-        """Return the last revision that touched one of the scopes, at least that of the start."""
+        """Return the last revision that touched one of the scopes, or a later one for what was not touched lately."""
         return max(self._start, *(self._touched.get(scope, self._start) for scope in scopes))
 
     def newer(self, after: Revision, *scopes: str) -> bool:
@@ -174,7 +178,7 @@ class State:
         while not condition():
             event = anyio.Event()
             for scope in scopes:
-                self._waiters[scope].add(event)
+                self._waiters[scope][event] = None
             try:
                 await event.wait()
             finally:
@@ -187,7 +191,7 @@ class State:
 
     def _unwait(self, event: anyio.Event, scopes: Iterable[str]) -> None:
         for scope in scopes:
-            self._waiters[scope].discard(event)
+            del self._waiters[scope][event]
             if not self._waiters[scope]:
                 del self._waiters[scope]
 
@@ -208,12 +212,17 @@ class State:
 
     def new_id(self) -> str:
         """Return an id that was never used."""
-        self._sequence += 1
+        return key_text(self.new_keys(1))
+
+    def new_keys(self, count: int) -> int:
+        """Return the first of some keys that were never used; the others follow it."""
+        first = self._sequence + 1
+        self._sequence += count
         if self._sequence > self._reserved:
             self._reserved = self._sequence + KEYS_RESERVED
             self._open.changes.append(Put("setting", (Setting(key="sequence", value=self._reserved),)))
             self._work.set()
-        return key_text(make_key(self._open.revision.term, self._sequence))
+        return make_key(self._open.revision.term, first)
 
     def batch(self) -> Batch:
         """Begin a decision; hand it to `apply` without an await in between.
@@ -233,20 +242,38 @@ class State:
             prepare(batch)
         changes = batch.changes
         moves: list[tuple[Record | None, Record | None]] = []
+        scopes: dict[str, None] = {}
         for change in changes:
-            moves.extend(self._take(change))
+            if isinstance(change, Placed):
+                self._place(change)
+                scopes.update(dict.fromkeys(_scopes_of(change)))
+            else:
+                moves.extend(self._take(change))
         if self._columns is not None:
             self._columns.follow(moves)
         for before, after in moves:
-            self._open.scopes.update(_scopes(before, after, batch.revision.number))
-        for scope in self._open.scopes:
-            self._touched[scope] = batch.revision
+            scopes.update(dict.fromkeys(_scopes(before, after, batch.revision.number)))
+        self._touch(scopes, batch.revision)
+        self._open.scopes.update(scopes)
         self._open.changes.extend(changes)
         if self._open.changes:
             self._work.set()
         for listener in self.listeners:
             listener(moves)
         return self._open
+
+    def _touch(self, scopes: Iterable[str], revision: Revision) -> None:
+        """Note when scopes were touched, and forget those that were not for the longest time."""
+        for scope in scopes:
+            self._touched.pop(scope, None)
+            self._touched[scope] = revision
+        while len(self._touched) > SCOPES_MAX:
+            self._start = self._touched.pop(next(iter(self._touched)))
+
+    def _place(self, placed: Placed) -> None:
+        self.tables.allocations.add(placed)
+        if self._columns is not None:
+            self._columns.place(placed)
 
     def _take(self, change: Change) -> Iterable[tuple[Record | None, Record | None]]:
         """Change the tables, and tell what changed."""
@@ -348,21 +375,28 @@ def _page(view: View, *, kind: str, after: str | None, limit: int, equals: Mappi
     return view.find(kind, after_key=after, limit=limit, **equals)
 
 
-def _write(transaction: Transaction, changes: Iterable[Change]) -> None:
+def _write(transaction: Transaction, changes: Iterable[Change | Placed]) -> None:
     """Write a group; runs on the store's thread."""
     for change in _merged(changes):
         match change:
+            case Placed():
+                transaction.put_columns("allocation", change.columns())
             case Put():
                 transaction.put(*change.records)
             case Delete():
                 transaction.delete(change.kind, *change.keys, pruned=change.pruned)
 
 
-def _merged(changes: Iterable[Change]) -> list[Change]:
+def _merged(changes: Iterable[Change | Placed]) -> list[Change | Placed]:
     """Return the changes with the puts of a kind in one statement, as far as the order of a kind allows."""
-    merged: list[Change] = []
+    merged: list[Change | Placed] = []
     last: dict[str, int] = {}
     for change in changes:
+        if isinstance(change, Placed):
+            # What is put after it may be about these.
+            last.pop("allocation", None)
+            merged.append(change)
+            continue
         place = last.get(change.kind)
         if place is not None and isinstance(change, Put) and isinstance(earlier := merged[place], Put):
             records = {key_of(record): record for record in (*earlier.records, *change.records)}
@@ -371,6 +405,11 @@ def _merged(changes: Iterable[Change]) -> list[Change]:
             last[change.kind] = len(merged)
             merged.append(change)
     return merged
+
+
+def _scopes_of(placed: Placed) -> Iterable[str]:
+    """Return the scopes that new allocations touch."""
+    return (f"job:{placed.job}", "allocations", *(f"assign:{node}" for node in dict.fromkeys(placed.node_ids)))
 
 
 def _scopes(before: Record | None, after: Record | None, number: int) -> Iterable[str]:

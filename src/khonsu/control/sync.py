@@ -142,11 +142,7 @@ class Sync:
         head = self._state.closed
         complete = seen is None or seen.term != head.term or seen > head
         number = 0 if complete or seen is None else seen.number
-        wanted = [
-            allocation
-            for allocation in tables.allocations_on(node.id)
-            if allocation.live and (complete or allocation.desired_at > number)
-        ]
+        wanted = tables.allocations.assigned(node.id, -1 if complete else number)
         requests, session.requests = tuple(session.requests), []
         return SyncResponse(
             term=head.term,

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from khonsu.control.allocations import Allocations
 from khonsu.core.ids import NodeId
 from khonsu.core.job import Group, Job
 from khonsu.core.records import (
@@ -47,9 +48,7 @@ class Tables:
         self.versions: defaultdict[str, dict[int, JobVersion]] = defaultdict(dict)
         self.evaluations: dict[str, Evaluation] = {}
         self.job_evaluations: defaultdict[str, dict[str, Evaluation]] = defaultdict(dict)
-        self.allocations: dict[str, Allocation] = {}
-        self.job_allocations: defaultdict[str, dict[str, Allocation]] = defaultdict(dict)
-        self.node_allocations: defaultdict[str, dict[str, Allocation]] = defaultdict(dict)
+        self.allocations = Allocations()
         self.credentials: dict[str, Credential] = {}
         self.join_tokens: dict[str, JoinToken] = {}
         self._by_kind: dict[str, Mapping[Any, Record]] = {
@@ -73,9 +72,7 @@ class Tables:
         """Take a record, over an earlier one with the same key."""
         match record:
             case Allocation():
-                self.allocations[record.id] = record
-                self.job_allocations[record.job_key][record.id] = record
-                self.node_allocations[record.node_id][record.id] = record
+                self.allocations.put(record)
             case Evaluation():
                 self._put_evaluation(record)
             case JobRecord():
@@ -111,9 +108,7 @@ class Tables:
         record = self.find(kind, key)
         match record:
             case Allocation():
-                del self.allocations[key]
-                _discard(self.job_allocations, record.job_key, key)
-                _discard(self.node_allocations, record.node_id, key)
+                self.allocations.drop(key)
             case Evaluation():
                 self._drop_evaluation(key)
             case JobRecord():
@@ -141,13 +136,11 @@ class Tables:
 
     def allocations_of(self, job: str) -> tuple[Allocation, ...]:
         """Return the allocations of a job, live and ended."""
-        found = self.job_allocations.get(job)
-        return tuple(found.values()) if found else ()
+        return self.allocations.of_job(job)
 
     def allocations_on(self, node: str) -> tuple[Allocation, ...]:
         """Return the allocations of a node, live and ended."""
-        found = self.node_allocations.get(node)
-        return tuple(found.values()) if found else ()
+        return self.allocations.on_node(node)
 
     def live_allocations(self) -> Iterator[Allocation]:
         """Iterate over the allocations that count against their nodes."""
@@ -171,8 +164,12 @@ class Tables:
 
     def group(self, allocation: Allocation) -> Group:
         """Return the spec of the group that an allocation is a copy of."""
-        group = self.spec(allocation.job_key, allocation.version).group(allocation.group)
-        ensure(group is not None, f"version {allocation.version} of {allocation.job_key} has group {allocation.group}")
+        return self.group_named(allocation.job_key, allocation.version, allocation.group)
+
+    def group_named(self, job: str, version: int, name: str) -> Group:
+        """Return the spec of a group that is known to be there."""
+        group = self.spec(job, version).group(name)
+        ensure(group is not None, f"version {version} of {job} has group {name}")
         assert group is not None
         return group
 

@@ -21,7 +21,7 @@ from khonsu.core.job import Group, Job
 from khonsu.core.leases import Silence
 from khonsu.core.records import Allocation, JobRecord, Node, Time
 from khonsu.core.rollout import Verdict, judge
-from khonsu.core.slots import Look, View, everywhere, same_work
+from khonsu.core.slots import Look, Slot, View, everywhere, same_work
 from khonsu.core.states import JOB, AllocationStatus, Desired, JobStatus, JobType
 from khonsu.core.status import FINISHED, Tally, job_status
 from khonsu.core.survivors import Scene, Stand, stand
@@ -209,9 +209,10 @@ def _scenes(look: Look, allocations: Iterable[Allocation]) -> list[Scene]:
             if (spec := look.specs.get(version)) is not None and same_work(spec, look.spec, group.name)
         }
         view = View(look=look, group=group, fresh_versions=frozenset({look.record.version, *same}))
-        stands = tuple(stand(view, slot) for slot in view.slots(copies))
+        blank = view.blank(copies)
+        stands = tuple(stand(view, slot) for slot in view.slots(copies, blank))
         ours = tuple(one for one in copies if one.run == look.record.run)
-        scenes.append(Scene(view=view, stands=stands, allocations=ours))
+        scenes.append(Scene(view=view, stands=stands, blank=blank, allocations=ours))
     return scenes
 
 
@@ -222,7 +223,7 @@ def _decide(scene: Scene, verdict: Verdict) -> _Draft:
     """Return the changes of one group."""
     draft = _Draft(stop=[stop for one in scene.stands for stop in one.stops])
     canaries = _canaries(scene)
-    gate_open = all(one.up for one in scene.stands if one.slot.index in canaries)
+    gate_open = canaries.isdisjoint(scene.blank) and all(one.up for one in scene.stands if one.slot.index in canaries)
     for one in scene.stands:
         hold = not gate_open and one.slot.index in canaries and scene.stale(one)
         draft.stop += _retired(scene, one, hold=hold)
@@ -237,6 +238,7 @@ def _decide(scene: Scene, verdict: Verdict) -> _Draft:
             _renew(scene, one, draft)
         elif scene.stale(one):
             updates.append(one)
+    _begin(scene, draft)
     _update(scene, updates, draft, canaries=frozenset() if gate_open else canaries)
     return draft
 
@@ -246,7 +248,7 @@ def _canaries(scene: Scene) -> frozenset[int]:
     group = scene.view.group
     if group.exclusive or not scene.view.look.keeps_running or not any(map(scene.stale, scene.stands)):
         return frozenset()
-    wanted = [one.slot.index for one in scene.stands if one.wanted]
+    wanted = sorted([*scene.blank, *(one.slot.index for one in scene.stands if one.wanted)])
     return frozenset(wanted[: group.update.canary])
 
 
@@ -279,6 +281,18 @@ def _renew(scene: Scene, one: Stand, draft: _Draft) -> None:
         draft.place.append(place(scene.view, one, turn.turn, reason="its node is drained"))
     else:
         draft.stop.append(Stop(allocation=one.retiring.id, reason="its node is drained"))
+
+
+def _begin(scene: Scene, draft: _Draft) -> None:
+    """Fill the slots that never had a copy: what is found for one of them is so for all."""
+    if not scene.blank:
+        return
+    first = Stand(slot=Slot(index=scene.blank[0]))
+    turn = _turn(scene, first, draft)
+    if turn.due:
+        one = place(scene.view, first, turn.turn)
+        new = [Place(group=one.group, slot=n, reschedules=one.reschedules, reason=one.reason) for n in scene.blank]
+        draft.place = sorted([*draft.place, *new], key=lambda place: place.slot) if draft.place else new
 
 
 def _update(scene: Scene, stands: Sequence[Stand], draft: _Draft, *, canaries: AbstractSet[int]) -> None:
@@ -350,7 +364,7 @@ def _tally(scene: Scene, draft: _Draft) -> Tally:
     live = [copy for one in scene.stands for copy in one.copies]
     begun = [copy for copy in live if copy.status is not AllocationStatus.PENDING]
     return Tally(
-        wanted=sum(one.wanted or one.done for one in scene.stands),
+        wanted=len(scene.blank) + sum(one.wanted or one.done for one in scene.stands),
         up=sum(one.up for one in scene.stands if one.wanted),
         done=sum(one.done for one in scene.stands),
         given_up=len(draft.given_up),

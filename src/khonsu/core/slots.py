@@ -157,12 +157,19 @@ class View:
         """Return whether a copy does the work that is wanted now."""
         return allocation.version in self.fresh_versions
 
-    def slots(self, allocations: Sequence[Allocation]) -> list[Slot]:
-        """Return the slots of the group, by number; `allocations` are those of the group."""
+    def blank(self, allocations: Iterable[Allocation]) -> Sequence[int]:
+        """Return the slots that never had a copy; none of a job on every node, where no two slots are alike."""
+        if self.look.spec.type.everywhere:
+            return ()
+        used = {one.slot for one in allocations}
+        return [number for number in range(self.group.count) if number not in used]
+
+    def slots(self, allocations: Sequence[Allocation], blank: Iterable[int] = ()) -> list[Slot]:
+        """Return the slots of the group but the blank ones, by number; `allocations` are those of the group."""
         if self.look.spec.type.everywhere:
             return self._slots_by_node(allocations)
         buckets = _bucket(allocations, lambda one: one.slot)
-        numbers = sorted(set(range(self.group.count)) | buckets.keys())
+        numbers = sorted(set(range(self.group.count)).difference(blank) | buckets.keys())
         return [
             self._slot(number, buckets.get(number, ()), surplus="" if number < self.group.count else "scaled down")
             for number in numbers

@@ -61,10 +61,14 @@ class Stand:
 
 @frozen(kw_only=True)
 class Scene:
-    """A group, its slots as they stand, and all of its allocations."""
+    """A group, its slots as they stand, and all of its allocations.
+
+    `blank` are the slots that never had a copy. They are all alike, and there may be very many: they have no `Stand`.
+    """
 
     view: View
     stands: tuple[Stand, ...]
+    blank: Sequence[int] = ()
     allocations: tuple[Allocation, ...]
 
     @property

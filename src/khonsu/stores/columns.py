@@ -194,6 +194,8 @@ def _key(value: object) -> int:
 
 
 def _keys(values: Sequence[Any]) -> list[Stored] | None:
+    if set(map(type, values)) == {int}:
+        return _integers(values)
     return list(parse_keys(values)) if set(map(type, values)) == {str} else None
 
 

@@ -1,0 +1,91 @@
+"""The allocations in memory: by id, by job and by node, in the order in which they were made."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+
+from khonsu.control.placed import Placed
+from khonsu.core.ids import AllocationId
+from khonsu.core.records import Allocation
+from khonsu.core.states import AllocationStatus
+
+
+class Allocations(Mapping[str, Allocation]):
+    """All allocations. Those that nobody has asked for since they were placed are columns still (`Placed`)."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._all: dict[AllocationId, Allocation | Placed] = {}
+        self._of_job: defaultdict[str, dict[AllocationId, None]] = defaultdict(dict)
+        self._on_node: defaultdict[str, dict[AllocationId, None]] = defaultdict(dict)
+        self.live = 0
+        """How many count against their nodes."""
+
+    def __getitem__(self, key: str) -> Allocation:
+        """Return an allocation by its id."""
+        return self._made(AllocationId(key))
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the ids."""
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._all)
+
+    def of_job(self, job: str) -> tuple[Allocation, ...]:
+        """Return the allocations of a job, live and ended."""
+        return tuple([self._made(key) for key in self._of_job.get(job, ())])
+
+    def on_node(self, node: str) -> tuple[Allocation, ...]:
+        """Return the allocations of a node, live and ended."""
+        return tuple([self._made(key) for key in self._on_node.get(node, ())])
+
+    def assigned(self, node: str, after: int) -> list[Allocation]:
+        """Return the live allocations of a node of which something else is wanted since the revision of a number."""
+        known = self._all
+        keys = [key for key in self._on_node.get(node, ()) if known[key].desired_at > after]
+        return [one for one in map(self._made, keys) if one.live]
+
+    def counts(self) -> Counter[str]:
+        """Return how many there are of each status."""
+        pending = AllocationStatus.PENDING
+        return Counter(str(pending if isinstance(one, Placed) else one.status) for one in self._all.values())
+
+    def add(self, placed: Placed) -> None:
+        """Take new allocations."""
+        ids = placed.ids()
+        self._all.update(dict.fromkeys(ids, placed))
+        self._of_job[placed.job].update(dict.fromkeys(ids))
+        on_node = self._on_node
+        for key, node in zip(ids, placed.node_ids, strict=True):
+            on_node[node][key] = None
+        self.live += len(ids)
+
+    def put(self, record: Allocation) -> None:
+        """Take an allocation, over an earlier one with the same id."""
+        before = self.get(record.id)
+        self._all[record.id] = record
+        self.live += record.live - (before is not None and before.live)
+        if before is None:
+            self._of_job[record.job_key][record.id] = None
+            self._on_node[record.node_id][record.id] = None
+
+    def drop(self, key: str) -> None:
+        """Forget an allocation; one that is not here is passed over."""
+        record = self.get(key)
+        if record is None:
+            return
+        del self._all[record.id]
+        self.live -= record.live
+        for index, owner in ((self._of_job, record.job_key), (self._on_node, record.node_id)):
+            del index[owner][record.id]
+            if not index[owner]:
+                del index[owner]
+
+    def _made(self, key: AllocationId) -> Allocation:
+        found = self._all[key]
+        if isinstance(found, Placed):
+            found = self._all[key] = found.make(key)
+        return found
