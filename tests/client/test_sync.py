@@ -57,6 +57,19 @@ def test_a_job_runs_and_its_output_can_be_read(cluster: khonsu.LocalCluster) -> 
         assert "allocation-complete" in [event.type for event in events]
 
 
+def test_output_is_followed_to_the_copies_that_replace_others(cluster: khonsu.LocalCluster) -> None:
+    """Whoever follows a job hears of every copy of it, and is let go when the job is over."""
+    say = khonsu.BinaryConfig("/bin/sh", args=["-c", "echo $KHONSU_ALLOC_ID; exec sleep 600"])
+    cluster.client.run(khonsu.Job.single("say", say, update=khonsu.Update(healthy_for=0)), timeout="30s")
+    with cluster.client.logs("say", follow=True, tail=1) as lines:
+        first = next(lines).allocation
+        cluster.client.stop_allocation(first)
+        second = next(lines)
+        assert (second.text, second.allocation) != (first, first)
+        cluster.client.stop("say")
+        assert not list(lines)
+
+
 def test_labels_are_those_of_each_node(cluster: khonsu.LocalCluster) -> None:
     """Nodes are named by number and have the labels that were given for them."""
     nodes = cluster.client.wait_for_nodes(2, timeout="10s")

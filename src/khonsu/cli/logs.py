@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +26,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--stderr", "stream", flag_value="stderr", help="Only what was written to stderr."),
         click.option("--stdout", "stream", flag_value="stdout", help="Only what was written to stdout."),
         click.option("--task", help="Only this task."),
-        click.option("-f", "--follow", is_flag=True, help="Go on as output comes, until the tasks have ended."),
+        click.option("-f", "--follow", is_flag=True, help="Go on as output comes, until all has ended."),
     ):
         function = option(function)
     return function
@@ -38,9 +38,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 @asking()
 async def job_logs(desk: Desk, name: str, **options: Any) -> None:
     """Show the output of a job's copies, each line with its copy where there are several. NAME is a job."""
-    copies = {one.id: one for one in await desk.client.allocations(job=name)}
-    several = len({(one.group, one.slot) for one in copies.values()}) > 1
-    await _show(desk, name, copies if several else {}, **options)
+    await _show(desk, name, await Copies.of(desk, name), **options)
 
 
 @click.command("logs")
@@ -49,13 +47,13 @@ async def job_logs(desk: Desk, name: str, **options: Any) -> None:
 @asking()
 async def alloc_logs(desk: Desk, id: str, **options: Any) -> None:
     """Show the output of an allocation, by a prefix of its ID."""
-    await _show(desk, await desk.client.allocation(id), {}, **options)
+    await _show(desk, await desk.client.allocation(id), None, **options)
 
 
 async def _show(
     desk: Desk,
     target: str | Allocation,
-    copies: dict[Any, Allocation],
+    copies: Copies | None,
     *,
     times: bool,
     stream: LogStream | None,
@@ -68,13 +66,31 @@ async def _show(
             if desk.out.as_json:
                 desk.out.json(shape(line))
             else:
-                desk.out.line(_head(desk, line, copies, times=times) + line.text)
+                parts = [moment(line.at)] if times else []
+                if copies is not None and copies.several:
+                    parts.append(await copies.name(line))
+                head = desk.out.faint(f"[{' '.join(parts)}] ") if parts else ""
+                desk.out.line(head + line.text)
 
 
-def _head(desk: Desk, line: LogLine, copies: dict[Any, Allocation], *, times: bool) -> str:
-    """Return what stands before a line: when it was written, and by which copy."""
-    parts = [moment(line.at)] if times else []
-    if copies:
-        copy = copies.get(line.allocation)
-        parts.append(line.allocation if copy is None else f"{copy.group}/{copy.slot}")
-    return desk.out.faint(f"[{' '.join(parts)}] ") if parts else ""
+class Copies:
+    """The copies of a job by what they are called, also of those that come while its output is followed."""
+
+    def __init__(self, desk: Desk, known: Iterable[Allocation]) -> None:
+        """Know some."""
+        self._desk = desk
+        self._names = {one.id: f"{one.group}/{one.slot}" for one in known}
+        self.several = len(set(self._names.values())) > 1
+        """Whether lines say whose they are."""
+
+    @classmethod
+    async def of(cls, desk: Desk, job: str) -> Copies:
+        """Return those of a job that there are now."""
+        return cls(desk, await desk.client.allocations(job=job))
+
+    async def name(self, line: LogLine) -> str:
+        """Return what the copy that wrote a line is called."""
+        if line.allocation not in self._names:
+            one = await self._desk.client.allocation(line.allocation)
+            self._names[one.id] = f"{one.group}/{one.slot}"
+        return self._names[line.allocation]

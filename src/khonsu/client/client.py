@@ -316,7 +316,8 @@ class Client:
         Args:
             target: The job or the allocation; a text is a job's name first, then an allocation's id.
             task: Only this task.
-            follow: Whether to go on as output comes, until the tasks have ended.
+            follow: Whether to go on as output comes: of an allocation until its tasks have ended, of a job until it is
+                over, with the copies that come meanwhile.
             stream: Only this stream.
             tail: Only so many lines of each at the start.
             since: Only what was written within this time.

@@ -17,7 +17,8 @@ from khonsu.control.streams import Streams, fed
 from khonsu.core.job import JSON
 from khonsu.core.records import Allocation
 from khonsu.core.retention import latest
-from khonsu.core.states import NodeStatus
+from khonsu.core.states import AllocationStatus, NodeStatus
+from khonsu.core.status import FINISHED
 from khonsu.errors import InvalidRequest, NotFound, Unavailable
 
 STREAMS = ("both", "stdout", "stderr")
@@ -36,44 +37,85 @@ class Logs:
     async def of_allocation(self, call: Call) -> AsyncGenerator[ByteStream, None]:
         """Serve `allocation.logs`."""
         allocation = find_allocation(self._state, call.namespace, call.text("id"))
-        async with self._merged([allocation], _parameters(call)) as stream:
+        parameters = self._checked(call, [allocation])
+        async with fed(partial(self._copy, allocation, parameters)) as stream:
             yield stream
 
     @asynccontextmanager
     async def of_job(self, call: Call) -> AsyncGenerator[ByteStream, None]:
-        """Serve `job.logs`: the logs of the current allocation of every slot."""
+        """Serve `job.logs`: the logs of the current allocation of every slot; followed, also of what replaces them."""
         job = find_job(self._state, call.namespace, call.text("name"))
-        present = latest(self._state.tables.allocations_of(job.key))
-        async with self._merged([present[slot] for slot in sorted(present)], _parameters(call)) as stream:
+        present = self._present(job.key)
+        parameters = self._checked(call, present)
+        feed = partial(self._follow_job, job.key) if parameters["follow"] else partial(self._copy_all, present)
+        async with fed(partial(feed, parameters)) as stream:
             yield stream
 
-    @asynccontextmanager
-    async def _merged(
-        self, allocations: Sequence[Allocation], parameters: dict[str, JSON]
-    ) -> AsyncGenerator[ByteStream, None]:
-        """Stream several allocations' logs: side by side when they are followed, else one after the other."""
+    def _checked(self, call: Call, allocations: Sequence[Allocation]) -> dict[str, JSON]:
+        """Return the parameters of a call about some allocations."""
+        parameters = _parameters(call)
         task = parameters["task"]
         if task is not None and allocations and not any(self._has_task(allocation, task) for allocation in allocations):
             raise NotFound("task", str(task))
-        async with fed(partial(self._copy_all, allocations, parameters)) as stream:
-            yield stream
+        return parameters
+
+    def _present(self, job: str) -> list[Allocation]:
+        """Return the current allocation of every slot of a job."""
+        present = latest(self._state.tables.allocations_of(job))
+        return [present[slot] for slot in sorted(present)]
 
     async def _copy_all(
-        self,
-        allocations: Sequence[Allocation],
-        parameters: dict[str, JSON],
-        send: MemoryObjectSendStream[bytes],
+        self, allocations: Sequence[Allocation], parameters: dict[str, JSON], send: MemoryObjectSendStream[bytes]
     ) -> None:
-        if parameters["follow"]:
-            async with anyio.create_task_group() as tasks:
-                for allocation in allocations:
-                    tasks.start_soon(self._copy, send, allocation, parameters)
-        else:
-            for allocation in allocations:
-                await self._copy(send, allocation, parameters)
+        """Stream the logs of several allocations, one after the other."""
+        for allocation in allocations:
+            await self._copy(allocation, parameters, send)
+
+    async def _follow_job(self, job: str, parameters: dict[str, JSON], send: MemoryObjectSendStream[bytes]) -> None:
+        """Stream the logs of a job's copies side by side, and of those that come later, until the job is over."""
+        began = {one.id for one in self._present(job)}
+        followed: set[str] = set()
+        open_now: set[str] = set()
+
+        async def follow(one: Allocation) -> None:
+            # Of a copy that comes later everything is new.
+            wanted = parameters if one.id in began else {**parameters, "tail": None}
+            try:
+                await self._copy(one, wanted, send)
+            finally:
+                open_now.discard(one.id)
+                self._state.wake(f"job:{job}")
+
+        async with anyio.create_task_group() as tasks:
+            while True:
+                for one in self._spoken_of(job):
+                    if one.id not in followed:
+                        followed.add(one.id)
+                        open_now.add(one.id)
+                        tasks.start_soon(follow, one)
+                if not open_now and self._is_over(job):
+                    return
+
+                def news() -> bool:
+                    ready = any(one.id not in followed for one in self._spoken_of(job))
+                    return ready or (not open_now and self._is_over(job))
+
+                await self._state.wait_until(news, f"job:{job}")
+
+    def _spoken_of(self, job: str) -> list[Allocation]:
+        """Return the current allocations of a job that their agents know of."""
+        return [one for one in self._present(job) if one.status is not AllocationStatus.PENDING]
+
+    def _is_over(self, job: str) -> bool:
+        """Return whether nothing of a job will run any more, by itself."""
+        record = self._state.tables.jobs.get(job)
+        if record is None:
+            return True
+        over = record.stopped or record.status in FINISHED
+        return over and not any(one.live for one in self._state.tables.allocations_of(job))
 
     async def _copy(
-        self, send: MemoryObjectSendStream[bytes], allocation: Allocation, parameters: dict[str, JSON]
+        self, allocation: Allocation, parameters: dict[str, JSON], send: MemoryObjectSendStream[bytes]
     ) -> None:
         node = self._state.tables.nodes.get(allocation.node_id)
         if node is None:
