@@ -12,7 +12,7 @@ from khonsu.cli.times import moment
 from khonsu.cli.words import DURATION
 
 if TYPE_CHECKING:
-    from khonsu.client.client import LogStream
+    from khonsu.client.watching import LogStream
     from khonsu.core.protocol import LogLine
     from khonsu.core.records import Allocation
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from khonsu.abc.transport import ByteStream, Connection, Identity, Request, Transport
 from khonsu.core.codec import from_json
 from khonsu.core.secret import Secret
+from khonsu.env import Env
 
 T = TypeVar("T")
 
@@ -73,6 +74,16 @@ class Asker:
             return
         async with self._transport.connect(self._identity) as connection:
             yield connection
+
+
+class Asking:
+    """Who asks: what all methods of a client need."""
+
+    def __init__(self, asker: Asker, namespace: str, env: Env) -> None:
+        """Ask in a namespace."""
+        self._asker = asker
+        self._env = env
+        self.namespace = namespace
 
 
 def _given(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from khonsu.abc.transport import Transport
-from khonsu.client.client import Client, LogStream, Progress
+from khonsu.client.client import Client
+from khonsu.client.jobs import Progress
 from khonsu.client.portal import Portal
 from khonsu.client.stream import Stream
 from khonsu.client.targets import AllocationLike, JobLike, NodeLike
 from khonsu.client.waiting import Until
+from khonsu.client.watching import LogStream
 from khonsu.core.job import Job
 from khonsu.core.protocol import LogLine
 from khonsu.core.records import Allocation, Event, JobVersion, Node
