@@ -6,6 +6,7 @@ with a virtual clock, seeded chance and threads that run inline.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import secrets
@@ -65,6 +66,15 @@ class Env(ABC):
     @abstractmethod
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function that blocks on some thread and return its result; once begun it is not cancelled."""
+
+    def fsync(self, descriptor: int) -> None:
+        """Wait until what was written to a file, or what a folder lists, survives a power cut. Blocks.
+
+        Raises:
+            OSError: The disk does not say so.
+
+        """
+        sync(descriptor)
 
     def utc_now(self) -> datetime:
         """Return the wall clock as an aware datetime."""
@@ -167,6 +177,14 @@ class SystemEnv(Env):
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function on a pooled thread."""
         return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
+
+
+def sync(descriptor: int) -> None:
+    """Wait for the disk; on macOS `fsync` alone does not."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
 
 
 def boot_id() -> str:

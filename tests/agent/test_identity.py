@@ -7,6 +7,7 @@ import pytest
 from khonsu.agent.identity import FILE, NodeIdentity, check_name, read_identity, write_identity
 from khonsu.core.ids import NodeId
 from khonsu.core.secret import Secret
+from khonsu.env import SystemEnv
 from khonsu.errors import InvalidRequest, UnsafeFile
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ ME = NodeIdentity(node=NodeId("n1"), name="home", cluster="c", credential=Secret
 def test_an_identity_is_kept_in_private(tmp_path: Path) -> None:
     """It is read as it was written, and only its owner can read it."""
     assert read_identity(tmp_path) is None
-    write_identity(tmp_path, ME)
+    write_identity(tmp_path, ME, SystemEnv())
     assert read_identity(tmp_path) == ME
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
     assert "kht1" not in repr(ME)
@@ -26,7 +27,7 @@ def test_an_identity_is_kept_in_private(tmp_path: Path) -> None:
 
 def test_an_identity_that_others_can_read_is_refused(tmp_path: Path) -> None:
     """A credential that others may have seen is not used."""
-    write_identity(tmp_path, ME)
+    write_identity(tmp_path, ME, SystemEnv())
     (tmp_path / FILE).chmod(0o644)
     with pytest.raises(UnsafeFile, match="chmod 600"):
         read_identity(tmp_path)

@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from khonsu.core.ids import NodeId
 from khonsu.core.secret import Secret
+from khonsu.env import Env
 from khonsu.errors import InvalidRequest, UnsafeFile
 from khonsu.security.files import PrivateDirectory
 
@@ -54,7 +55,7 @@ def read_identity(directory: Path) -> NodeIdentity | None:
         ) from error
 
 
-def write_identity(directory: Path, identity: NodeIdentity) -> None:
+def write_identity(directory: Path, identity: NodeIdentity, env: Env) -> None:
     """Keep an identity, durably and for nobody else to read. Blocks."""
     values = {
         "node": identity.node,
@@ -63,7 +64,7 @@ def write_identity(directory: Path, identity: NodeIdentity) -> None:
         "credential": identity.credential.reveal(),
         "authority": identity.authority,
     }
-    with PrivateDirectory(directory) as files:
+    with PrivateDirectory(directory, env.fsync) as files:
         files.write(FILE, json.dumps(values, indent=1).encode())
 
 

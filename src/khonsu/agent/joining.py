@@ -74,7 +74,7 @@ async def join(
         credential=Secret(answer.credential),
         authority=authority,
     )
-    await env.run_blocking(write_identity, directory, joined)
+    await env.run_blocking(write_identity, directory, joined, env)
     return joined
 
 

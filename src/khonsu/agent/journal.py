@@ -8,12 +8,11 @@ then the file is set aside as a whole: half of a history would start things twic
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import zlib
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -193,9 +192,11 @@ class Journal:
 
     async def close(self) -> None:
         """Write what is left, if that is possible, and close the file."""
-        await self._write_batch()
-        if self._file >= 0:
-            await self._worker.run(os.close, self._file)
+        try:
+            await self._write_batch()
+        finally:
+            if self._file >= 0:
+                os.close(self._file)
 
     async def _write_batch(self) -> bool:
         """Write the open batch; on failure it stays open, and the whole file is written anew next time."""
@@ -208,7 +209,9 @@ class Journal:
             if self._rewrite:
                 await self._write_anew()
             elif batch.lines or sync:
-                self._file_bytes += await self._worker.run(_write, self._file, b"".join(batch.lines), sync=sync)
+                self._file_bytes += await self._worker.run(
+                    _write, self._file, b"".join(batch.lines), self._env.fsync if sync else None
+                )
                 self.syncs += sync
         except OSError as error:
             _log.warning("the journal %s cannot be written (%s); until then nothing new is started", self._path, error)
@@ -223,7 +226,7 @@ class Journal:
     async def _write_anew(self) -> None:
         """Write a file of what is live, and let it take the place of the old one."""
         data = encode(_HEADER) + b"".join(self._live.values())
-        file = await self._worker.run(_write_file, self._path, data)
+        file = await self._worker.run(_write_file, self._path, data, self._env.fsync)
         old, self._file = self._file, file
         self._file_bytes = len(data)
         self._rewrite = False
@@ -272,38 +275,30 @@ def _read(path: Path, now: int) -> Found:
         return Found(values={}, damaged=f"{error}; it is now {aside}")
 
 
-def _write(file: int, data: bytes, *, sync: bool) -> int:
-    """Append to the file; returns how much."""
+def _write(file: int, data: bytes, fsync: Callable[[int], None] | None) -> int:
+    """Append to the file, and wait for the disk where that is wanted; returns how much."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(file, rest) :]
-    if sync:
-        _sync(file)
+    if fsync is not None:
+        fsync(file)
     return len(data)
 
 
-def _write_file(path: Path, data: bytes) -> int:
+def _write_file(path: Path, data: bytes, fsync: Callable[[int], None]) -> int:
     """Write a file that takes the place of another once it is safe, and return its descriptor."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     file = os.open(temporary, _FLAGS | os.O_EXCL, 0o600)
     try:
-        _write(file, data, sync=True)
+        _write(file, data, fsync)
         temporary.rename(path)
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _sync(directory)
+            fsync(directory)
         finally:
             os.close(directory)
     except BaseException:
         os.close(file)
         raise
     return file
-
-
-def _sync(file: int) -> None:
-    """Wait for the disk; on macOS `fsync` does not."""
-    if hasattr(fcntl, "F_FULLFSYNC"):
-        fcntl.fcntl(file, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(file)

@@ -161,7 +161,7 @@ class Cache:
         """Take in a download that is whole and checked, and return it leased."""
         digest = part.digest()
         async with self._disk:
-            await self._env.run_blocking(keep, part, self.directory)
+            await self._env.run_blocking(keep, part, self.directory, self._env)
             self._on_their_way.pop(wanted.key, None)
             added = self._objects.setdefault(digest, _Object(part.size_bytes))
             leased = self._leased(digest, added, wanted.source.name)
@@ -170,7 +170,7 @@ class Cache:
                 self._known[wanted.key] = Known(digest, validator)
                 for key in list(self._known)[:-KNOWN_MAX]:
                     del self._known[key]
-                await self._env.run_blocking(write_known, self.directory, dict(self._known))
+                await self._env.run_blocking(write_known, self.directory, dict(self._known), self._env)
         await self._make_room()
         return leased
 
@@ -195,7 +195,7 @@ class Cache:
                 del self._known[key]
             await self._env.run_blocking(remove, doomed)
             if gone:
-                await self._env.run_blocking(write_known, self.directory, dict(self._known))
+                await self._env.run_blocking(write_known, self.directory, dict(self._known), self._env)
 
     def _doomed(self) -> Iterator[Path]:
         """Take what has to go out of the books, and yield its files."""

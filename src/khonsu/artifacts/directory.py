@@ -23,6 +23,7 @@ from attrs import asdict, frozen
 
 from khonsu.artifacts.incoming import Validator
 from khonsu.artifacts.part import Part
+from khonsu.env import Env
 from khonsu.errors import ArtifactError
 from khonsu.security.files import DIRECTORY_MODE, FILE_MODE, PrivateDirectory
 
@@ -88,17 +89,17 @@ def open_directory(directory: Path) -> Found:
     return Found(lock_fd, objects, parts, known)
 
 
-def keep(part: Part, directory: Path) -> None:
+def keep(part: Part, directory: Path, env: Env) -> None:
     """Make a part durable and move it to where only whole artifacts are."""
     objects = objects_of(directory)
     path = objects / part.digest()
-    part.sync()
+    part.sync(env.fsync)
     part.path.rename(path)
     # Last: a part must stay writable for whoever goes on with it after a kill.
     path.chmod(OBJECT_MODE)
     fd = os.open(objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        env.fsync(fd)
     finally:
         os.close(fd)
 
@@ -109,9 +110,9 @@ def remove(paths: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_known(directory: Path, known: Mapping[str, Known]) -> None:
+def write_known(directory: Path, known: Mapping[str, Known], env: Env) -> None:
     """Remember what was found at addresses without a digest."""
-    with PrivateDirectory(directory) as files:
+    with PrivateDirectory(directory, env.fsync) as files:
         files.write("urls.json", json.dumps({key: asdict(value) for key, value in known.items()}).encode())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from khonsu.security.files import FILE_MODE
@@ -50,9 +51,9 @@ class Part:
         """Return the SHA-256 of what is there, in hex."""
         return self._hash.hexdigest()
 
-    def sync(self) -> None:
-        """Make what is there durable."""
-        os.fsync(self._fd)
+    def sync(self, fsync: Callable[[int], None]) -> None:
+        """Make what is there durable, by `Env.fsync`."""
+        fsync(self._fd)
 
     def _cut(self) -> None:
         """Make the file as long as what is known of it."""

@@ -9,6 +9,7 @@ from khonsu.control.state import State
 from khonsu.core.operations import Role
 from khonsu.core.records import Setting
 from khonsu.core.secret import Secret
+from khonsu.env import Env
 from khonsu.errors import MalformedToken
 from khonsu.security.encoding import base32
 from khonsu.security.files import PrivateDirectory
@@ -38,7 +39,7 @@ async def operator_token(directory: Path, state: State, gate: Gate) -> None:
     token = gate.issue(batch, Role.OPERATOR)
     written = state.apply(batch)
     # The file before the answer of the disk: a token that is only in a file opens nothing.
-    await state.env.run_blocking(_write, directory, token)
+    await state.env.run_blocking(_write, directory, token, state.env)
     await written.durable()
 
 
@@ -48,8 +49,8 @@ def _read(directory: Path) -> Secret | None:
     return None if data is None else Secret(data.decode("utf-8", "replace"))
 
 
-def _write(directory: Path, token: Secret) -> None:
-    with PrivateDirectory(directory) as files:
+def _write(directory: Path, token: Secret, env: Env) -> None:
+    with PrivateDirectory(directory, env.fsync) as files:
         files.write(OPERATOR_TOKEN, token.reveal().encode() + b"\n")
 
 

@@ -77,7 +77,7 @@ class Authority:
             UnsafeFile: A file is damaged, does not belong here, can be used by others, or the key is gone.
 
         """
-        with PrivateDirectory(directory) as files:
+        with PrivateDirectory(directory, env.fsync) as files:
             key_pem = files.read(KEY_FILE)
             certificate_pem = files.read(CERTIFICATE_FILE, public=True)
             if key_pem is None:

@@ -6,10 +6,11 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+from khonsu.env import sync
 from khonsu.errors import UnsafeFile
 
 FILE_MODE = 0o600
@@ -31,9 +32,16 @@ class PrivateDirectory:
     same name at once.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        """Name the directory; it is made, for its owner only, when the block is entered."""
+    def __init__(self, path: Path | str, fsync: Callable[[int], None] = sync) -> None:
+        """Name the directory; it is made, for its owner only, when the block is entered.
+
+        Args:
+            path: The directory.
+            fsync: Waits for the disk: `Env.fsync`.
+
+        """
         self.path = Path(path)
+        self._fsync = fsync
         self._fd = -1
 
     def __enter__(self) -> Self:
@@ -94,7 +102,7 @@ class PrivateDirectory:
         """Replace a file, durably: after a crash it holds either the old bytes or the new ones."""
         with self._temporary(name, data, mode) as temporary:
             os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        os.fsync(self._fd)
+        self._fsync(self._fd)
 
     def create(self, name: str, data: bytes, *, mode: int = FILE_MODE) -> bool:
         """Make a file, durably, unless it is there already; return whether it was made.
@@ -106,7 +114,7 @@ class PrivateDirectory:
                 os.link(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=False)
             except FileExistsError:
                 return False
-        os.fsync(self._fd)
+        self._fsync(self._fd)
         return True
 
     @contextlib.contextmanager
@@ -121,7 +129,7 @@ class PrivateDirectory:
                 os.fchmod(file.fileno(), mode)  # whatever the umask takes away
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                self._fsync(file.fileno())
             yield temporary
         finally:
             with contextlib.suppress(FileNotFoundError):
