@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -39,6 +39,9 @@ from khonsu.core.ids import AllocationId
 from khonsu.core.records import Time
 from khonsu.env import Env
 from khonsu.errors import DriverError
+
+NOTE_SECONDS_MAX: Final = 1.0
+"""How long a stop waits until it is noted that it is one."""
 
 Feed = Callable[[AllocationId, Event], None]
 _log = logging.getLogger(__name__)
@@ -212,6 +215,10 @@ class Runner:
         spec = state.spec(action.task)
         if action.delay_seconds:
             await self._env.sleep(action.delay_seconds)
+        with anyio.move_on_after(NOTE_SECONDS_MAX):
+            # An agent that is killed after the signal must know that it meant this end: else it would be a failure, and
+            # a reason to start the task again. A disk that does not take it keeps nothing running.
+            await self._journal.durable()
         try:
             driver = self._driver(state, action.task)
             stop = driver.stop(action.handle, signal=spec.kill_signal, grace_seconds=spec.kill_timeout_seconds)

@@ -1,0 +1,97 @@
+"""A control plane that is killed at every step of a job's life, with an agent that goes on."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from khonsu.agent.agent import Agent
+from khonsu.core.job import Job, Update
+from khonsu.core.states import AllocationStatus, NodeStatus
+from khonsu.drivers.binary import BinaryConfig, BinaryDriver
+from khonsu.transports.http import HTTPTransport
+from tests.faults.program import Eager
+from tests.faults.running import Kept, a_client, again, alive, forks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from khonsu.client.client import Client
+
+pytestmark = [pytest.mark.anyio, pytest.mark.end_to_end, pytest.mark.timeout(180)]
+
+A = AllocationStatus
+STEPS_MAX = 100
+NAMED = ("before job.submit", "after job.submit", "before job.stop", "after job.stop")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """HTTP is served on asyncio only."""
+    return "asyncio"
+
+
+def a_job(name: str, folder: Path) -> Job:
+    """Return a service of two copies, each of which says who it is in a file of the folder when it starts."""
+    script = f'echo $KHONSU_SLOT $$ >> "{folder}/{name}"; exec sleep 1000'
+    config = BinaryConfig("sh", args=["-c", script])
+    return Job.single(name, config, count=2, update=Update(healthy_for=0.0), disk="1MiB")
+
+
+async def live(client: Client, kept: Kept, name: str, folder: Path) -> None:
+    """Let a job run and stop it, whatever becomes of the control plane; then see that all was done once."""
+    job = a_job(name, folder)
+    submission = await again(partial(client.submit, job, idempotency_key=name))
+    assert (submission.outcome, submission.version) == ("created", 1)
+    result = await again(partial(client.wait, name, timeout="40s"))
+    assert result.status == "healthy", result
+    started = [line.split() for line in (folder / name).read_text().splitlines()]
+    running = {str(one.slot): str(one.tasks[0].pid) for one in result.allocations}
+    assert len(started) == 2
+    assert sorted(started) == sorted([slot, pid] for slot, pid in running.items())
+    assert {(one.status, one.tasks[0].attempt) for one in result.allocations} == {(A.RUNNING, 1)}
+    info = await again(partial(client.stop, name))
+    assert info.stopped
+    await stopped(client, name)
+    copies = await again(partial(client.allocations, job=name))
+    assert [(one.slot, one.version) for one in sorted(copies, key=lambda one: one.slot)] == [(0, 1), (1, 1)]
+    assert len((folder / name).read_text().splitlines()) == 2
+    assert not any(alive(int(pid)) for pid in running.values())
+
+
+async def stopped(client: Client, name: str) -> None:
+    """Wait until every copy of a job has stopped."""
+
+    async def look() -> bool:
+        return {one.status for one in await client.allocations(job=name)} == {A.STOPPED}
+
+    with anyio.fail_after(40):
+        while not await again(look):  # noqa: ASYNC110 - nothing tells us
+            await anyio.sleep(0.02)
+
+
+async def test_killed_at_every_step_of_a_jobs_life(tmp_path: Path) -> None:
+    """Wherever it dies, the job is submitted once, each copy runs once and undisturbed, and it ends when it should."""
+    server = tmp_path / "server"
+    with forks() as forked:
+        kept = Kept(forked, *NAMED, run="control", folder=str(server), listen="127.0.0.1:0")
+        async with anyio.create_task_group() as group:
+            await group.start(kept.run)
+            async with a_client(server, kept.address) as client:
+                token = (await client.invite_node(name="one")).token
+                transport = HTTPTransport(kept.address)
+                settings: dict[str, Any] = {"transport": transport, "drivers": [BinaryDriver()], "join_token": token}
+                async with Agent("one", data_dir=tmp_path / "agent", on_exit="stop", env=Eager(), **settings):
+                    while True:
+                        before = kept.job
+                        await live(client, kept, kept.kill_job(), tmp_path)
+                        if kept.job == before:
+                            break
+                        assert kept.job < STEPS_MAX
+                    (node,) = await again(client.nodes)
+                    assert node.status is NodeStatus.READY
+            group.cancel_scope.cancel()
+    assert {*NAMED, "before a commit", "after a commit", "before node.sync", "after node.sync"} <= set(kept.killed)
