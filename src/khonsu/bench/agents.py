@@ -27,6 +27,8 @@ from khonsu.env import SystemEnv
 from khonsu.errors import KhonsuError
 
 JOINING = 20
+SETTLE_SECONDS = 5.0
+"""After which nobody holds a request any more that was made while all agents got work at once."""
 LIMIT_SECONDS = 300.0
 
 
@@ -36,7 +38,11 @@ class Load:
 
     measuring: bool = False
     late: list[float] = field(factory=list)
-    """For each renewal, how long its answer took beyond what it was held."""
+    """For each renewal that was measured, how long its answer took beyond what it was held."""
+    latest: float = 0.0
+    """The same, at most, over all renewals."""
+    answered: int = 0
+    """How many were answered while it was measured."""
     failed: int = 0
     running: int = 0
 
@@ -53,16 +59,19 @@ async def agents(*, agents: int = 1_000, allocations: int = 5, seconds: float = 
     raise_file_limit()
     env = SystemEnv()
     load = Load()
+    at_work = 0.0
     job = sleeper("sleepers", agents * allocations)
     async with beside(fresh_process(bare=True)) as control:
         client = await env.run_blocking(control.client)
         async with client, _all_at_work(control, client, agents, load):
             if allocations:
+                began = time.perf_counter()
                 await client.submit(job)
                 with anyio.fail_after(LIMIT_SECONDS):
                     while load.running < agents * allocations:  # noqa: ASYNC110 - counted by many tasks
                         await anyio.sleep(0.1)
-                await anyio.sleep(1.0)
+                at_work = time.perf_counter() - began
+            await anyio.sleep(SETTLE_SECONDS)
             before = await env.run_blocking(processes.cpu_seconds, control.pid)
             began, own = time.perf_counter(), time.process_time()
             load.measuring = True
@@ -81,10 +90,12 @@ async def agents(*, agents: int = 1_000, allocations: int = 5, seconds: float = 
         bytes_per_item=size / agents,
         wrong=load.failed + (agents - status.nodes_ready),
         details={
-            "renewals_per_second": len(load.late) / took,
+            "renewals_per_second": load.answered / took,
             "control_plane_cores": spent / took,
             "load_cores": own / took,
             "control_plane_bytes": size,
+            "at_work_seconds": at_work,
+            "latest_seconds": load.latest,
             "samples_are": "p50, p90, p99, p99.9",
             "job": printed(job),
         },
@@ -128,15 +139,18 @@ async def _work(machine: Machine, load: Load) -> None:
         chance = random.random()  # noqa: S311 - no secret
         hold = 0.0 if reports else machine.interval_seconds * (chance if spread else 0.8 + 0.4 * chance)
         spread = bool(reports)
-        began = time.perf_counter()
+        began, measured = time.perf_counter(), load.measuring
         try:
             response = await machine.sync(hold_seconds=hold, reports=reports)
         except KhonsuError:
             load.failed += 1
             await anyio.sleep(1.0)
             continue
-        if load.measuring:
-            load.late.append(max(0.0, time.perf_counter() - began - hold))
+        late = max(0.0, time.perf_counter() - began - hold)
+        load.latest = max(load.latest, late)
+        load.answered += load.measuring
+        if measured:
+            load.late.append(late)
         load.running += len(reports)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import subprocess
 import sys
@@ -62,31 +63,37 @@ class Started:
 
 @contextmanager
 def fresh_process(*, bare: bool = False) -> Generator[Started, None, None]:
-    """Own a control plane in a process of its own, with an agent unless it is bare.
+    """Own `khonsu dev`, or `khonsu server` if it is bare, in a process of its own.
 
     Raises:
         RuntimeError: It did not start; what it said is on standard error.
 
     """
     with processes.adopted_orphans(), folder() as place:
-        command = [sys.executable, "-m", "khonsu.bench.node", str(place), *(["--bare"] if bare else [])]
+        kind = "server" if bare else "dev"
+        options = ("--data-dir", str(place), "--listen", "127.0.0.1:0", "--json")
+        command = [sys.executable, "-m", "khonsu", kind, *options]
         began = time.perf_counter()
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
-                url = process.stdout.readline().strip() if process.stdout else ""
+                url = _address(process.stdout.readline()) if process.stdout else ""
                 seconds = time.perf_counter() - began
                 if not url:
                     raise RuntimeError("the node did not start")
                 yield Started(pid=process.pid, url=url, folder=place, seconds=seconds)
             finally:
                 family = processes.descendants(process.pid)
-                if process.stdin:
-                    process.stdin.close()
+                process.terminate()
                 try:
                     process.wait(END_SECONDS)
                 except subprocess.TimeoutExpired:
                     process.kill()
                 processes.end([pid for pid in family if processes.command(pid)])
+
+
+def _address(line: str) -> str:
+    """Return the address in what a server says when it is ready; nothing if it said nothing."""
+    return str(json.loads(line)["address"]) if line else ""
 
 
 @asynccontextmanager
