@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 # What may import each library. A door is a file or a folder of the package, with a slash at its end.
 HELPER = "supervisor/"  # runs alone, in a bare interpreter
+SIMULATION = "testing/simulation/"  # makes clocks and chance
 BENCH = "bench/"  # measures, and therefore reads the real clock
 DOORS: dict[str, tuple[str, ...]] = {
     "peewee": ("stores/",),
-    "playhouse": ("stores/",),
+    "playhouse": ("stores/", SIMULATION),
+    "apsw": (SIMULATION,),
     "sqlite3": ("stores/",),
     "httpx": ("transports/pool.py", "artifacts/"),
     "h11": ("transports/upload.py", "api/"),
@@ -33,10 +35,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pytest": (),
     "hypothesis": (),
     "trio": ("testing/",),
-    "asyncio": ("env.py", "api/", HELPER, BENCH),
+    "asyncio": ("env.py", "api/", HELPER, BENCH, SIMULATION),
     "time": ("env.py", HELPER, BENCH),
     "uuid": ("env.py",),
-    "random": ("env.py", BENCH, "testing/virtual.py"),
+    "random": ("env.py", BENCH, "testing/virtual.py", SIMULATION),
     "secrets": ("env.py",),
 }
 PROGRAMS = ("cli/", "examples/", "bench/", "__main__.py", HELPER)

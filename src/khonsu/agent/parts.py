@@ -18,7 +18,7 @@ from khonsu.agent.fingerprint import LOOPBACK, describe_driver, node_facts
 from khonsu.agent.journal import Found, Journal, open_journal
 from khonsu.agent.layout import Layout, own
 from khonsu.agent.lease import Lease
-from khonsu.agent.machine import Machine, look_around
+from khonsu.agent.machine import Machine
 from khonsu.agent.runner import Runner
 from khonsu.agent.settings import Settings
 from khonsu.agent.timers import Timers
@@ -60,7 +60,7 @@ async def open_all(settings: Settings) -> AsyncGenerator[Opened, None]:
     env, limits = settings.env, settings.limits
     async with AsyncExitStack() as stack:
         layout = await stack.enter_async_context(own(settings.directory, env))
-        supervisor = await stack.enter_async_context(Supervisor(layout.supervisor, env=env))
+        supervisor = await stack.enter_async_context(settings.supervisor(layout.supervisor, env=env))
         artifacts = await stack.enter_async_context(
             ArtifactStore(
                 layout.artifacts,
@@ -89,7 +89,8 @@ async def open_all(settings: Settings) -> AsyncGenerator[Opened, None]:
 async def make_parts(opened: Opened) -> Parts:
     """Return the parts of an agent as they are before there is a network."""
     kept = read(opened.found.values)
-    machine = await opened.settings.env.run_blocking(look_around, opened.settings.directory)
+    settings = opened.settings
+    machine = await settings.env.run_blocking(settings.look_around, settings.directory)
     facts = await describe(opened, machine, kept.address or LOOPBACK)
     return Parts(opened, kept, machine, facts)
 
@@ -180,7 +181,8 @@ class Parts:
     async def look_again(self, address: str) -> bool:
         """Find out whether the node has changed, given its address; return whether it has."""
         before = self.facts
-        found = await self._env.run_blocking(look_around, self._opened.settings.directory)
+        settings = self._opened.settings
+        found = await self._env.run_blocking(settings.look_around, settings.directory)
         # What tasks have written meanwhile is not lost to them: it is what they reserved.
         self._machine = evolve(found, disk_bytes=self._machine.disk_bytes)
         self.facts = await describe(self._opened, self._machine, address)

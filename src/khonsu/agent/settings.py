@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
 from khonsu.abc.driver import AnyDriver, Driver
 from khonsu.agent.limits import Limits
+from khonsu.agent.machine import Machine, look_around
 from khonsu.core.job import Resources
 from khonsu.core.names import check_labels, check_name
+from khonsu.drivers.supervisor import Supervisor
 from khonsu.env import Env
 from khonsu.errors import InvalidRequest
 
@@ -27,6 +29,10 @@ class Settings:
     resources: Resources | None
     limits: Limits
     env: Env
+    supervisor: Callable[..., Supervisor] = Supervisor
+    """What keeps processes alive; made of a folder and `env`."""
+    look_around: Callable[[Path], Machine] = look_around
+    """Says what the machine is, given the data directory."""
 
 
 def check(

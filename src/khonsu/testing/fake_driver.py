@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal as signals
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import ClassVar, Final, Literal
 
@@ -40,12 +41,43 @@ class FakeProcess:
     key: str
     pid: int
     config: FakeConfig
-    ends: float | None
-    """When it ends, on the clock that never steps; None: when it is stopped."""
-    exit: TaskExit
-    """How it ends then, or has ended."""
+    own_end: float
+    """When it ends by itself or by a signal, on the clock that never steps."""
+    own_exit: TaskExit
+    """How it ends then."""
+    lease: float = math.inf
+    """When the lease runs out that an exclusive task needs."""
+    kill_timeout_seconds: float = 0.0
+    env: Mapping[str, str] = field(factory=dict)
     moved: anyio.Event = field(factory=anyio.Event)
     """Set when `ends` changes."""
+
+    @property
+    def ends(self) -> float | None:
+        """Return when it ends, or has ended; None: when somebody ends it."""
+        return self.end if self.end < math.inf else None
+
+    @property
+    def end(self) -> float:
+        """Return when it ends, or has ended; infinite: when somebody ends it."""
+        return min(self.own_end, self._lease_end)
+
+    @property
+    def exit(self) -> TaskExit:
+        """Return how it ends then."""
+        if self.own_end <= self._lease_end:
+            return self.own_exit
+        obeys = self.config.stop_seconds <= self.kill_timeout_seconds
+        return TaskExit(signal=int(signals.SIGTERM if obeys else signals.SIGKILL), lease_expired=True)
+
+    @property
+    def _lease_end(self) -> float:
+        return self.lease + min(self.config.stop_seconds, self.kill_timeout_seconds)
+
+    def move(self) -> None:
+        """Tell those who wait that it ends at another time."""
+        self.moved.set()
+        self.moved = anyio.Event()
 
 
 class FakeMachine:
@@ -58,29 +90,60 @@ class FakeMachine:
         """Start with nothing."""
         self.processes: dict[str, FakeProcess] = {}
         self.started: list[str] = []
+        self.lease = math.inf
+        """Until when exclusive tasks may run, on the clock that never steps; without end where nobody minds leases."""
 
     def running(self, now: float) -> list[str]:
         """Return the keys of the tasks that run at a time of the clock that never steps."""
-        return [one.key for one in self.processes.values() if one.ends is None or one.ends > now]
+        return [one.key for one in self.processes.values() if one.end > now]
 
     def crash(self) -> None:
         """Lose everything at once, as by a power cut; whoever waits is not told."""
         self.processes.clear()
 
-    def start(self, key: str, config: FakeConfig, now: float) -> FakeProcess:
-        """Start a task."""
+    def start(self, key: str, task: TaskContext[FakeConfig], now: float) -> FakeProcess:
+        """Start a task.
+
+        Raises:
+            DriverError: It needs a lease, and there is none.
+
+        """
+        config = task.config
+        if task.exclusive and self.lease <= now:
+            raise DriverError(f"{task.task} cannot be started: the lease has run out")
         self.started.append(key)
-        ends = None if config.run_seconds is None else now + config.run_seconds
-        made = FakeProcess(key, FIRST_PID + len(self.started), config, ends, TaskExit(code=config.exit_code))
+        made = FakeProcess(
+            key,
+            FIRST_PID + len(self.started),
+            config,
+            math.inf if config.run_seconds is None else now + config.run_seconds,
+            TaskExit(code=config.exit_code),
+            lease=self.lease if task.exclusive else math.inf,
+            kill_timeout_seconds=task.spec.kill_timeout_seconds,
+            env=task.env,
+        )
         self.processes[key] = made
         return made
 
     def end(self, process: FakeProcess, at: float, exit_: TaskExit) -> None:
         """Have a task end at a time, unless it ends before."""
-        if process.ends is None or at < process.ends:
-            process.ends, process.exit = at, exit_
-            process.moved.set()
-            process.moved = anyio.Event()
+        if at < process.end:
+            process.own_end, process.own_exit = at, exit_
+            process.move()
+
+    def remove(self, key: str, now: float) -> None:
+        """Remove a task; whoever waits for it is told that it was killed."""
+        process = self.processes.pop(key, None)
+        if process is not None:
+            self.end(process, now, TaskExit(signal=int(signals.SIGKILL)))
+
+    def renew(self, deadline: float, now: float) -> None:
+        """Let exclusive tasks run until then; those whose lease has run out are ended all the same."""
+        self.lease = max(self.lease, deadline)
+        for process in self.processes.values():
+            if now < process.lease < self.lease:
+                process.lease = self.lease
+                process.move()
 
 
 class FakeDriver(Driver[FakeConfig]):
@@ -117,10 +180,10 @@ class FakeDriver(Driver[FakeConfig]):
 
     async def start(self, task: TaskContext[FakeConfig], /) -> Handle:
         """Start a task, or return the handle of the one that was."""
-        await anyio.lowlevel.checkpoint()
+        await self.env.sleep(0.0)
         self._refuse(task, "start")
         key = _key(task)
-        found = self.machine.processes.get(key) or self.machine.start(key, task.config, self.env.monotonic())
+        found = self.machine.processes.get(key) or self.machine.start(key, task, self.env.monotonic())
         return {"process": key, "pid": found.pid}
 
     def _refuse(self, task: TaskContext[FakeConfig], verb: str) -> None:
@@ -134,12 +197,12 @@ class FakeDriver(Driver[FakeConfig]):
         process = self._process(handle)
         if process is None:
             return TaskExit(signal=int(signals.SIGKILL), finished_at=self.env.now(), message="it is gone")
-        while process.ends is None or process.ends > self.env.monotonic():
+        while process.end > self.env.monotonic():
             await self._until_moved(process)
         await anyio.lowlevel.checkpoint()
         if not process.exit.finished_at:
-            finished_at = self.env.now() - (self.env.monotonic() - process.ends)
-            process.exit = evolve(process.exit, finished_at=finished_at)
+            finished_at = self.env.now() - (self.env.monotonic() - process.end)
+            process.own_end, process.own_exit = process.end, evolve(process.exit, finished_at=finished_at)
         return process.exit
 
     async def _until_moved(self, process: FakeProcess) -> None:
@@ -151,6 +214,7 @@ class FakeDriver(Driver[FakeConfig]):
 
     async def stop(self, handle: Handle, /, *, signal: str, grace_seconds: float) -> None:
         """Have the task end: when it obeys the signal, and by force after the grace."""
+        await self.env.sleep(0.0)
         process = self._process(handle)
         if process is None:
             return
@@ -166,9 +230,8 @@ class FakeDriver(Driver[FakeConfig]):
 
     async def remove(self, task: TaskContext[FakeConfig], /) -> None:
         """Remove a task from the machine; whoever waits for it is told that it was killed."""
-        process = self.machine.processes.pop(_key(task), None)
-        if process is not None:
-            self.machine.end(process, self.env.monotonic(), TaskExit(signal=int(signals.SIGKILL)))
+        await self.env.sleep(0.0)
+        self.machine.remove(_key(task), self.env.monotonic())
 
     def _process(self, handle: Handle) -> FakeProcess | None:
         found = self.machine.processes.get(str(handle["process"]))

@@ -1,0 +1,183 @@
+"""A host: clocks, a disk, an address, processes, and one program of ours that runs on it, again and again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from khonsu.errors import KhonsuError
+from khonsu.scopes import bare
+from khonsu.testing.simulation.clock import HostClock
+from khonsu.testing.simulation.database import SimDatabaseDisk
+from khonsu.testing.simulation.env import SimEnv
+from khonsu.testing.simulation.files import FileDisk
+from khonsu.testing.simulation.network import Network
+from khonsu.testing.simulation.processes import ProcessTable, Watchers
+
+RESTART_SECONDS: Final = 1.0
+"""After how long a program that ended is started again."""
+
+Streams = Callable[[str], random.Random]
+"""Makes a stream of chance by its name."""
+
+
+class Disk:
+    """The disk of a host: files, and databases."""
+
+    def __init__(self, root: Path, chance: Streams) -> None:
+        """Begin empty, with files below a folder of this machine."""
+        self.files = FileDisk(root, chance("files"))
+        self.databases = SimDatabaseDisk(chance("databases"))
+
+    def power_cut(self) -> None:
+        """Lose what was not waited for, or some of it."""
+        self.files.power_cut()
+        self.databases.power_cut()
+
+
+class Host:
+    """A host.
+
+    Args:
+        name: Its name, which is also its address.
+        program: What runs on it: is given the host and the environment of this run. It is started again when it ends.
+        root: A folder for its files.
+        network: The network.
+        chance: Makes its streams of chance.
+        watchers: Are told of its processes.
+        note: Is told what happens to it.
+        failed: Is told of a program that ended as none should.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        program: Callable[[Host, SimEnv], Awaitable[None]],
+        *,
+        root: Path,
+        network: Network,
+        chance: Streams,
+        watchers: Watchers,
+        note: Callable[[str, str], None],
+        failed: Callable[[str, BaseException], None],
+    ) -> None:
+        """Be switched off."""
+        self.name = name
+        self.network = network
+        self.clock = HostClock(chance("clock"))
+        self.disk = Disk(root, chance)
+        self.table = ProcessTable(name, self.clock, watchers)
+        self._program = program
+        self._chance = chance
+        self._note = note
+        self._failed = failed
+        self._runs = 0
+        self._boots = 0
+        self._scope: anyio.CancelScope | None = None
+        self._env: SimEnv | None = None
+        self._powered = False
+
+    @property
+    def boot_id(self) -> str:
+        """Return what changes with every boot."""
+        return f"{self.name}-boot-{self._boots}"
+
+    @property
+    def up(self) -> bool:
+        """Return whether its program runs, be it that it is paused."""
+        return self._env is not None and self._env.alive
+
+    @property
+    def env(self) -> SimEnv | None:
+        """Return the environment of the present run, if there is one."""
+        return self._env
+
+    async def supervise(self, group: TaskGroup) -> None:
+        """Start the program in a group, and again whenever it ends, for as long as nobody crashes it."""
+        group.start_soon(self.table.run)
+
+    def start(self, group: TaskGroup) -> None:
+        """Switch it on, if it is off, and start the program, unless it runs."""
+        if not self._powered:
+            self._powered = True
+            self._boots += 1
+            self.network.dark.discard(self.name)
+            self.clock.boot()
+            self._note(self.name, "boots")
+        if not self.up:
+            self._runs += 1
+            env = SimEnv(
+                self.clock,
+                self.disk.files,
+                chance=self._chance(f"program/{self._runs}"),
+                delays=self._chance(f"threads/{self._runs}"),
+            )
+            self._env, self._scope = env, anyio.CancelScope()
+            group.start_soon(self._run, group, env, self._scope)
+
+    async def _run(self, group: TaskGroup, env: SimEnv, scope: anyio.CancelScope) -> None:
+        """Run the program once."""
+        self._note(self.name, "starts")
+        error: BaseException | None = None
+        with scope:
+            try:
+                await self._program(self, env)
+            except Exception as raised:  # noqa: BLE001 - whatever ends it is told to the world
+                error = bare(raised)
+        if not env.alive:  # it was crashed; what it still did had no effect
+            return
+        env.fence()
+        self.disk.databases.fence()
+        if error is not None and not isinstance(error, KhonsuError):
+            self._failed(self.name, error)
+        self._note(self.name, f"ends: {type(error).__name__}: {error}" if error is not None else "ends")
+        await anyio.sleep(RESTART_SECONDS)
+        if self._env is env and self._powered:
+            self.start(group)
+
+    def crash(self) -> None:
+        """Kill the program, as by SIGKILL; its files and its tasks stay."""
+        env, scope = self._env, self._scope
+        if env is None or scope is None or not env.alive:
+            return
+        self._note(self.name, "crashes")
+        self._fence(env)
+        scope.cancel()
+
+    def power_cut(self) -> None:
+        """Switch it off: tasks are gone, and so is some of what was not waited for."""
+        if not self._powered:
+            return
+        self._note(self.name, "loses power")
+        self._powered = False
+        self.network.dark.add(self.name)
+        if self._env is not None:
+            self._fence(self._env)
+        self.table.crash()
+        self.disk.power_cut()
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def _fence(self, env: SimEnv) -> None:
+        """Take everything out of the hands of a run before it is told: what it does at its end has no effect."""
+        env.fence()
+        self.disk.databases.fence()
+        self._env = None
+
+    def pause(self) -> None:
+        """Stop the program, as by SIGSTOP."""
+        if self._env is not None and not self._env.paused:
+            self._note(self.name, "is paused")
+            self._env.pause()
+
+    def resume(self) -> None:
+        """Let the program go on."""
+        if self._env is not None and self._env.paused:
+            self._note(self.name, "goes on")
+            self._env.resume()
