@@ -31,6 +31,8 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
 DURATION_EXAMPLE = 'seconds or a duration such as "1m30s"'
 SIZE_EXAMPLE = 'bytes or a size such as "64MiB" or "64MB"'
 CPU_EXAMPLE = "cores, such as 0.5"
+DURATION_SECONDS_MAX = 1e10
+"""Some 300 years; a time that is farther away cannot be written as a date."""
 CORES_END = 1e6
 """No machine has a million cores; below that a thousandth is exact."""
 _FLOAT_NOISE = 1e-6
@@ -44,7 +46,7 @@ def seconds(value: DurationLike) -> float:
         value: Seconds, a text such as `"1m30s"` or `"250ms"`, or a `timedelta`.
 
     Raises:
-        ValueError: It is none of these, is negative, or is not finite.
+        ValueError: It is none of these, is negative, or is too long to be added to a time.
 
     """
     given: object = value
@@ -56,8 +58,8 @@ def seconds(value: DurationLike) -> float:
         result = _float(given)
     else:
         raise ValueError(f"{given!r} is not a duration; write {DURATION_EXAMPLE}")
-    if not 0.0 <= result < math.inf:
-        raise ValueError(f"{given!r} is not a duration; it is negative or has no end")
+    if not 0.0 <= result <= DURATION_SECONDS_MAX:
+        raise ValueError(f"{given!r} is not a duration; it is negative or longer than 300 years")
     return result
 
 
