@@ -20,6 +20,8 @@ from khonsu.errors import HistoryGone, InvalidRequest, NotAllowed
 
 WAIT_SECONDS_MAX = 60.0
 NAME_LENGTH_MAX = 253
+SECONDS_MAX = 1e11
+"""Of a duration or a time in seconds: the year 5138."""
 
 
 @frozen(kw_only=True)
@@ -79,7 +81,7 @@ class Call:
         return None if self.body.get(name) is None else self.integer(name, least=least)
 
     def number(self, name: str, default: float = 0.0) -> float:
-        """Return a number that is not negative.
+        """Return a number of seconds that is not negative, and small enough to be added to a time.
 
         Raises:
             InvalidRequest: It is something else.
@@ -88,8 +90,8 @@ class Call:
         value = self.body.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-            raise InvalidRequest(f"{name}: found {_shown(value)}, expected a number of at least 0")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= SECONDS_MAX:
+            raise InvalidRequest(f"{name}: found {_shown(value)}, expected a number from 0 to {SECONDS_MAX:.0f}")
         return float(value)
 
     def flag(self, name: str) -> bool:
