@@ -13,6 +13,7 @@ from khonsu.abc.transport import Request
 from khonsu.control.batch import Batch
 from khonsu.core.codec import to_json
 from khonsu.core.ids import NodeId
+from khonsu.core.mistakes import found
 from khonsu.core.operations import Role
 from khonsu.core.records import IdempotencyKey, job_key
 from khonsu.core.revision import Revision
@@ -57,7 +58,7 @@ class Call:
         if value is None and default is not None:
             return default
         if not isinstance(value, str) or not value or len(value) > NAME_LENGTH_MAX:
-            raise InvalidRequest(f"{name}: found {_shown(value)}, expected a text of at most {NAME_LENGTH_MAX} letters")
+            raise InvalidRequest(f"{name}: found {found(value)}, expected a text of at most {NAME_LENGTH_MAX} letters")
         return value
 
     def optional_text(self, name: str) -> str | None:
@@ -73,7 +74,7 @@ class Call:
         """
         value = self.body.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise InvalidRequest(f"{name}: found {_shown(value)}, expected a whole number from {least} to {most}")
+            raise InvalidRequest(f"{name}: found {found(value)}, expected a whole number from {least} to {most}")
         return value
 
     def optional_integer(self, name: str, *, least: int = 0) -> int | None:
@@ -91,7 +92,7 @@ class Call:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= SECONDS_MAX:
-            raise InvalidRequest(f"{name}: found {_shown(value)}, expected a number from 0 to {SECONDS_MAX:.0f}")
+            raise InvalidRequest(f"{name}: found {found(value)}, expected a number from 0 to {SECONDS_MAX:.0f}")
         return float(value)
 
     def flag(self, name: str) -> bool:
@@ -105,7 +106,7 @@ class Call:
         if value is None:
             return False
         if not isinstance(value, bool):
-            raise InvalidRequest(f"{name}: found {_shown(value)}, expected true or false")
+            raise InvalidRequest(f"{name}: found {found(value)}, expected true or false")
         return value
 
     def mapping(self, name: str) -> Mapping[str, Any]:
@@ -117,7 +118,7 @@ class Call:
         """
         value = self.body.get(name)
         if not isinstance(value, Mapping):
-            raise InvalidRequest(f"{name}: found {_shown(value)}, expected an object")
+            raise InvalidRequest(f"{name}: found {found(value)}, expected an object")
         return value
 
     @property
@@ -190,8 +191,3 @@ class Call:
 
 Operate = Callable[[Call], Awaitable[Mapping[str, Any]]]
 """The implementation of an operation: its answer as JSON values."""
-
-
-def _shown(value: object) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -13,6 +13,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from attrs import define
 
+from khonsu.abc.oneway import Downward, Upward
 from khonsu.abc.transport import ByteStream
 from khonsu.control.calls import Call
 from khonsu.control.sessions import Sessions
@@ -37,7 +38,7 @@ class _Wanted:
     gone: anyio.Event
 
 
-class DownStream(ByteStream):
+class DownStream(Downward):
     """A stream to the caller, fed from memory."""
 
     def __init__(self, receive: MemoryObjectReceiveStream[bytes]) -> None:
@@ -55,21 +56,13 @@ class DownStream(ByteStream):
                 raise self.error from None
             raise
 
-    async def send(self, data: bytes, /) -> None:
-        """Refuse: this stream goes the other way."""
-        raise TypeError(f"{len(data)} bytes sent on a stream that goes to the caller")
 
-
-class UpStream(ByteStream):
+class UpStream(Upward):
     """A stream from the caller, into memory."""
 
     def __init__(self, send: MemoryObjectSendStream[bytes]) -> None:
         """Write to the start of a memory stream."""
         self._send = send
-
-    async def receive(self) -> bytes:
-        """Refuse: this stream goes the other way."""
-        raise TypeError("a stream from the caller cannot be received from")
 
     async def send(self, data: bytes, /) -> None:
         """Pass bytes on; waits while the reader is slow."""
@@ -127,7 +120,7 @@ class Streams:
         send, receive = anyio.create_memory_object_stream[bytes](CHUNKS_BUFFERED)
         wanted = _Wanted(node.id, send, anyio.Event(), anyio.Event())
         self._wanted[key] = wanted
-        session.requests.append(AgentRequest(id=key, operation=operation, parameters=parameters))
+        session.requests[key] = AgentRequest(id=key, operation=operation, parameters=parameters)
         self._state.wake(f"assign:{node.id}")
         try:
             with anyio.move_on_after(ANSWER_SECONDS_MAX):
@@ -138,6 +131,7 @@ class Streams:
                 yield receive
         finally:
             del self._wanted[key]
+            self._withdraw(node.id, key)
             wanted.gone.set()
             send.close()
             receive.close()
@@ -155,11 +149,18 @@ class Streams:
         if wanted is None or wanted.node != node or wanted.connected.is_set():
             raise NotFound("stream", call.text("id"), hint="whoever asked for it has gone")
         wanted.connected.set()
+        self._withdraw(node, call.text("id"))
         async with wanted.send, bare_task_group() as tasks:
             # An agent that follows a silent log must hear of it when its reader leaves.
             tasks.start_soon(_cut, wanted.gone, tasks.cancel_scope)
             yield UpStream(wanted.send)
             tasks.cancel_scope.cancel()
+
+    def _withdraw(self, node: str, key: str) -> None:
+        """Ask no more for what was answered, or is not wanted any more; the session may be another one by now."""
+        session = self._sessions.get(node)
+        if session is not None:
+            session.requests.pop(key, None)
 
 
 async def _cut(gone: anyio.Event, scope: anyio.CancelScope) -> None:

@@ -50,6 +50,11 @@ def show(value: object) -> str:
     return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 1] + "…"
 
 
+def found(value: object) -> str:
+    """Return the parameter of a request as people write it; one that is not there is nothing."""
+    return "nothing" if value is None else show(value)
+
+
 def join(path: str, name: str) -> str:
     """Return the path of a key in a table; a key that cannot be seen as it is, is quoted."""
     shown = name if name.isprintable() and name else show(name)

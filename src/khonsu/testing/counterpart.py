@@ -10,6 +10,7 @@ from typing import Any, Final
 import anyio
 from attrs import define, field
 
+from khonsu.abc.oneway import Downward, Upward
 from khonsu.abc.transport import ByteStream, Handler, Request, Response
 from khonsu.env import Env, SystemEnv
 from khonsu.errors import Conflict, KhonsuError, NotFound, all_errors
@@ -159,7 +160,7 @@ class Counterpart(Handler):
         }
 
 
-class _Source(ByteStream):
+class _Source(Downward):
     """Bytes to the caller: `CHUNKS` of them, without end, or broken after the first."""
 
     def __init__(self, name: str) -> None:
@@ -178,35 +179,23 @@ class _Source(ByteStream):
         await anyio.lowlevel.checkpoint()
         return f"{self._count}\n".encode()
 
-    async def send(self, data: bytes, /) -> None:
-        """Refuse."""
-        raise NotImplementedError
 
-
-class _Sink(ByteStream):
+class _Sink(Upward):
     """Bytes from the caller, kept."""
 
     def __init__(self, kept: dict[str, Any]) -> None:
         self._kept = kept
-
-    async def receive(self) -> bytes:
-        """Refuse."""
-        raise NotImplementedError
 
     async def send(self, data: bytes, /) -> None:
         """Keep some bytes."""
         self._kept["received"] += data.decode("utf-8")
 
 
-class _Leaving(ByteStream):
+class _Leaving(Upward):
     """Bytes from the caller, of which only the first are wanted."""
 
     def __init__(self, block: anyio.CancelScope) -> None:
         self._block = block
-
-    async def receive(self) -> bytes:
-        """Refuse."""
-        raise NotImplementedError
 
     async def send(self, data: bytes, /) -> None:
         """End the stream."""

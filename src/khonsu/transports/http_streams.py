@@ -9,9 +9,10 @@ from typing import Final
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from khonsu.abc.oneway import Downward, Upward
 from khonsu.abc.transport import ByteStream, Request
 from khonsu.core.operations import Operation
-from khonsu.errors import InvalidRequest, KhonsuError, Unreachable
+from khonsu.errors import KhonsuError, Unreachable
 from khonsu.scopes import bare_task_group
 from khonsu.transports.dialling import OK, Dialled
 from khonsu.transports.pool import Download, NoAnswer
@@ -57,7 +58,7 @@ async def _pump(server: Dialled, download: Download, sender: MemoryObjectSendStr
             stream.failure = await server.explained(error)
 
 
-class _Downward(ByteStream):
+class _Downward(Downward):
     """The caller's end of a stream to it."""
 
     def __init__(self, receiver: MemoryObjectReceiveStream[bytes]) -> None:
@@ -72,10 +73,6 @@ class _Downward(ByteStream):
             if self.failure is not None:
                 raise self.failure from None
             raise
-
-    async def send(self, data: bytes, /) -> None:
-        """Refuse: this stream goes to the caller."""
-        raise InvalidRequest("this stream only goes to the caller")
 
 
 @asynccontextmanager
@@ -103,16 +100,12 @@ async def upward(server: Dialled, request: Request, operation: Operation) -> Asy
             await upload.aclose()
 
 
-class _Upward(ByteStream):
+class _Upward(Upward):
     """The caller's end of a stream from it."""
 
     def __init__(self, server: Dialled, upload: Upload) -> None:
         self._server = server
         self._upload = upload
-
-    async def receive(self) -> bytes:
-        """Refuse: this stream comes from the caller."""
-        raise InvalidRequest("this stream only comes from the caller")
 
     async def send(self, data: bytes, /) -> None:
         """Send bytes; returns when the network has room for more."""

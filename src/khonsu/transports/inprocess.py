@@ -2,7 +2,8 @@
 
 Requests and answers pass through JSON, so that no value is shared, and refusals through problem documents, so that
 they are the same as over a network. The handler runs in tasks of its own: a caller that is cancelled or runs out of
-time cancels nothing on the other side, but for reads, which have nobody left to answer to.
+time cancels nothing on the other side, but for what only reads or will be
+made again.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from attrs import define, evolve, field
 
+from khonsu.abc.oneway import Downward, Upward
 from khonsu.abc.transport import ByteStream, Connection, Handler, Identity, Request, Response, Transport
 from khonsu.core.operations import Direction
 from khonsu.core.secret import Secret
-from khonsu.errors import InvalidRequest, KhonsuError, Unreachable
+from khonsu.errors import KhonsuError, Unreachable
 from khonsu.scopes import bare_task_group
 from khonsu.transports.routing import find_operation
 from khonsu.transports.serving import answer, guarded, pass_on, take
@@ -76,7 +78,7 @@ class _Exchange:
     """The server's side of one request."""
 
     request: Request
-    reads: bool
+    interruptible: bool
     scope: anyio.CancelScope
     opened: anyio.Event = field(factory=anyio.Event)
     done: anyio.Event = field(factory=anyio.Event)
@@ -110,14 +112,14 @@ class _InProcessConnection(Connection):
         self._credential = credential
         self._group = group
         self._shielded = shielded
-        self._exchanges: set[_Exchange] = set()
+        self._exchanges: dict[_Exchange, None] = {}
         self._closed = False
 
     def close(self) -> None:
-        """Refuse new requests and end what only reads."""
+        """Refuse new requests and end what may be cut."""
         self._closed = True
         for exchange in self._exchanges:
-            if exchange.reads:
+            if exchange.interruptible:
                 exchange.scope.cancel()
 
     async def drain(self) -> None:
@@ -137,7 +139,7 @@ class _InProcessConnection(Connection):
             with anyio.move_on_after(request.deadline_seconds):
                 await exchange.done.wait()
         finally:
-            if exchange.reads:
+            if exchange.interruptible:
                 exchange.scope.cancel()
         if not exchange.done.is_set():
             raise Unreachable(SERVER, f"no answer within {request.deadline_seconds:g} s")
@@ -188,14 +190,14 @@ class _InProcessConnection(Connection):
         credential = request.credential if request.credential is not None else self._credential
         exchange = _Exchange(
             request=evolve(request, body=decode(encode(body)), credential=credential),
-            reads=operation.reads,
+            interruptible=operation.interruptible,
             scope=anyio.CancelScope(shield=self._shielded),
         )
         try:
             self._group.start_soon(self._run, exchange, serve)
         except RuntimeError:  # the server's task group has ended
             raise Unreachable(SERVER, "it is not running") from None
-        self._exchanges.add(exchange)
+        self._exchanges[exchange] = None
         return exchange
 
     async def _run(self, exchange: _Exchange, serve: Callable[[_Exchange], Awaitable[None]]) -> None:
@@ -209,7 +211,7 @@ class _InProcessConnection(Connection):
                     exchange.fail(error)
                 well = True
         finally:
-            self._exchanges.discard(exchange)
+            self._exchanges.pop(exchange, None)
             exchange.end(well=well)
 
     async def _serve_call(self, exchange: _Exchange) -> None:
@@ -236,7 +238,7 @@ class _InProcessConnection(Connection):
         return serve
 
 
-class _Downward(ByteStream):
+class _Downward(Downward):
     """The caller's end of a stream to it."""
 
     def __init__(self, receiver: MemoryObjectReceiveStream[bytes], exchange: _Exchange) -> None:
@@ -252,21 +254,13 @@ class _Downward(ByteStream):
             self._exchange.check()
             raise
 
-    async def send(self, data: bytes, /) -> None:
-        """Refuse: this stream goes to the caller."""
-        raise InvalidRequest("this stream only goes to the caller")
 
-
-class _Upward(ByteStream):
+class _Upward(Upward):
     """The caller's end of a stream from it."""
 
     def __init__(self, sender: MemoryObjectSendStream[bytes], exchange: _Exchange) -> None:
         self._sender = sender
         self._exchange = exchange
-
-    async def receive(self) -> bytes:
-        """Refuse: this stream comes from the caller."""
-        raise InvalidRequest("this stream only comes from the caller")
 
     async def send(self, data: bytes, /) -> None:
         """Send bytes; returns when the other side took them."""

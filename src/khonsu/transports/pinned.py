@@ -14,8 +14,8 @@ from khonsu.security.trust import client_context
 from khonsu.transports.address import Address
 
 _HINT = (
-    "Give `ca=` (the ca.pem of its data directory) or `fingerprint=` (khc1..., shown when it starts); "
-    "a join token carries the fingerprint itself"
+    "Say whom to trust: by ca.pem of its data directory (`--ca FILE`, in Python `ca=`), or by its fingerprint khc1..., "
+    "shown when it starts (`khonsu login URL --fingerprint`, in Python `fingerprint=`); a join token carries it"
 )
 
 

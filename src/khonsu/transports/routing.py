@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 from attrs import frozen
 
 from khonsu.core.codec import parse_time, time_text
+from khonsu.core.mistakes import found
 from khonsu.core.operations import OPERATIONS, QUERY_KINDS, Direction, Kind, Operation
 from khonsu.core.units import seconds
 from khonsu.errors import InvalidRequest
@@ -109,7 +110,7 @@ def held_seconds(body: Mapping[str, Any]) -> float:
 def _segment(name: str, value: object) -> str:
     """Return a parameter as one segment of a path."""
     if not isinstance(value, str) or value in ("", ".", ".."):
-        raise InvalidRequest(f"{name}: found {_shown(value)}, expected a name")
+        raise InvalidRequest(f"{name}: found {found(value)}, expected a name")
     try:
         return quote(value, safe="")
     except UnicodeEncodeError:
@@ -128,7 +129,7 @@ def _to_text(name: str, value: object) -> str:
         return time_text(value)
     if kind is Kind.TEXT and isinstance(value, str):
         return value
-    raise InvalidRequest(f"{name}: found {_shown(value)}, expected {_EXPECTED[kind]}")
+    raise InvalidRequest(f"{name}: found {found(value)}, expected {_EXPECTED[kind]}")
 
 
 def _from_text(name: str, text: str) -> Any:
@@ -147,7 +148,7 @@ def _from_text(name: str, text: str) -> Any:
             return parse_time(text)
     except ValueError:
         pass
-    raise InvalidRequest(f"{name}: found {_shown(text)}, expected {_EXPECTED[kind]}")
+    raise InvalidRequest(f"{name}: found {found(text)}, expected {_EXPECTED[kind]}")
 
 
 _EXPECTED: Final = {
@@ -157,10 +158,3 @@ _EXPECTED: Final = {
     Kind.DURATION: 'seconds or a duration such as "30s"',
     Kind.TIME: "a time such as 2026-07-20T20:17:40Z",
 }
-
-_SHOWN_LENGTH_MAX: Final = 60
-
-
-def _shown(value: object) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= _SHOWN_LENGTH_MAX else f"{text[: _SHOWN_LENGTH_MAX - 3]}..."
