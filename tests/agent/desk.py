@@ -28,7 +28,7 @@ from khonsu.core.protocol import (
 from khonsu.core.revision import Revision
 from khonsu.core.secret import Secret
 from khonsu.core.states import AllocationStatus, Desired
-from khonsu.errors import Conflict, KhonsuError, NotAllowed, NotFound, Unauthenticated
+from khonsu.errors import Conflict, KhonsuError, NotAllowed, NotFound, Unauthenticated, Unreachable
 from khonsu.transports.inprocess import InProcessTransport
 
 TIME_SECONDS_MAX = 20.0
@@ -60,6 +60,8 @@ class Desk(Handler):
         self.left: list[Mapping[str, Any]] = []
         self.draining = False
         self.fail_next: KhonsuError | None = None
+        self.lost_answers = 0
+        """How many of the next answers that ask for something are lost on the way."""
         self.changed = anyio.Event()
 
     def transport(self, token: str | None = "invited") -> InProcessTransport:
@@ -117,7 +119,11 @@ class Desk(Handler):
             error, self.fail_next = self.fail_next, None
             raise error
         serve = {"node.join": self._join, "node.sync": self._sync, "node.leave": self._leave}[request.operation]
-        return Response(body=await serve(request))
+        body = await serve(request)
+        if self.lost_answers and body.get("requests"):
+            self.lost_answers -= 1
+            raise Unreachable("the control plane", "the answer was lost")
+        return Response(body=body)
 
     async def _join(self, request: Request) -> Any:
         token = request.credential.reveal() if request.credential is not None else None
@@ -149,6 +155,7 @@ class Desk(Handler):
             self.history.append(report)
             if report.status.terminal:
                 self.wanted.pop(report.id, None)
+        self.requests = [one for one in self.requests if one.id not in asked.taken]
         self.notify()
         seen = asked.seen
         if seen is not None and seen.term == self.term and not asked.reports:
@@ -160,7 +167,6 @@ class Desk(Handler):
         complete = seen is None or seen.term != self.term
         number = 0 if complete or seen is None else seen.number
         wanted = [assignment for assignment, at in self.wanted.values() if at > number]
-        requests, self.requests = tuple(self.requests), []
         return to_json(
             SyncResponse(
                 term=self.term,
@@ -171,7 +177,7 @@ class Desk(Handler):
                 assignments=tuple(wanted),
                 groups={assignment.group: self.groups[assignment.group] for assignment in wanted},
                 forget=tuple(report.id for report in asked.reports if report.status.terminal),
-                requests=requests,
+                requests=tuple(self.requests),
                 draining=self.draining,
             )
         )

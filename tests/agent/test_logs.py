@@ -77,6 +77,18 @@ async def test_what_is_not_there_is_empty(home: Home, parameters: dict[str, Any]
         assert await lines(home, "l1", **parameters) == []
 
 
+async def test_what_is_asked_with_a_lost_answer_is_asked_again(home: Home) -> None:
+    """A request that came with an answer that was lost is served, once, and is not told again after that."""
+    async with home.agent():
+        await talk(home, "a1")
+        home.desk.lost_answers = 2
+        assert len(await lines(home, "l1", allocation="a1")) == 3
+        assert home.desk.lost_answers == 0
+        await home.desk.until(lambda: not home.desk.requests)
+    assert [sync.taken for sync in home.desk.syncs if sync.taken] == [("l1",)]
+    assert home.desk.streams["l1"].count(b"END") == 1
+
+
 async def test_following_a_task_until_it_ends(home: Home) -> None:
     """Lines come as they are printed, over restarts too, and the stream ends with the task."""
     async with home.agent():

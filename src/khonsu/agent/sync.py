@@ -12,6 +12,7 @@ from attrs import frozen
 from khonsu.abc.transport import Connection, Request
 from khonsu.agent.book import Book
 from khonsu.agent.identity import NodeIdentity
+from khonsu.agent.inbox import Inbox
 from khonsu.agent.lease import Lease
 from khonsu.agent.workload import Workload
 from khonsu.core.codec import from_json, to_json
@@ -76,7 +77,7 @@ class Sync:
         self._workload = workload
         self._lease = lease
         self._facts: NodeFacts | None = facts
-        self._serve = serve
+        self._inbox = Inbox(serve)
         self._env = env
         self._begun = False
         self._reporting = anyio.Lock()
@@ -155,6 +156,7 @@ class Sync:
             hold_seconds=hold_seconds,
             reports=reports,
             facts=facts,
+            taken=self._inbox.untold,
         )
         try:
             await self._ask(sent, request)
@@ -167,6 +169,7 @@ class Sync:
         done = False
         try:
             self._take(sent, await self._call(request))
+            self._inbox.told(request.taken)
             done = True
         finally:
             if not done:
@@ -226,8 +229,7 @@ class Sync:
         self._lease.renew(sent, response.lease_seconds)
         self._interval_seconds, self._lease_seconds = response.interval_seconds, response.lease_seconds
         self.draining = response.draining
-        for request in response.requests:
-            self._serve(request)
+        self._inbox.take(response.requests)
         if self._failures:
             _log.warning("node %s: the control plane answers again", self._speaker.identity.name)
             self._failures = 0

@@ -97,7 +97,7 @@ class Endpoint:
     async def _call(self, request: Request, receive: Receive) -> bytes:
         """Call the handler. A read ends when its caller goes away; a write never does, unless the server must stop."""
         content: bytes | None = None
-        with self.stopping.scope(patient=not self.operation.reads):
+        with self.stopping.scope(patient=not self.operation.interruptible):
             if self.operation.reads:
                 content = await _while_connected(receive, lambda: answered(self.handler, request))
             else:

@@ -24,7 +24,8 @@ class Session:
 
     name: str
     last_seen: Time
-    requests: list[AgentRequest] = field(factory=list)
+    requests: dict[str, AgentRequest] = field(factory=dict)
+    """What is wanted of the agent, by id: told with every answer until it says that it has heard of it."""
 
 
 class Sessions:
@@ -61,7 +62,8 @@ class Sessions:
             self._replaced[node, present.name] = None
             while len(self._replaced) > REPLACED_MAX:
                 self._replaced.popitem(last=False)
-        session = self._sessions[node] = Session(name, now)
+        # What the agent's last run has not heard of is wanted of this one.
+        session = self._sessions[node] = Session(name, now, present.requests if present is not None else {})
         return session
 
     def get(self, node: str) -> Session | None:

@@ -45,6 +45,8 @@ class Sync:
         if not speaks(request.protocol):
             raise Conflict(protocol_message(request.protocol))
         session = self._sessions.heard(node.id, request.session, self._state.now(), fresh=request.seen is None)
+        for key in request.taken:
+            session.requests.pop(key, None)
         # The lease is renewed before anything is written: a slow disk expires nobody.
         terms = self._leases.renew(node.id, received)
         batch = self._state.batch()
@@ -143,7 +145,6 @@ class Sync:
         complete = seen is None or seen.term != head.term or seen > head
         number = 0 if complete or seen is None else seen.number
         wanted = tables.allocations.assigned(node.id, -1 if complete else number)
-        requests, session.requests = tuple(session.requests), []
         return SyncResponse(
             term=head.term,
             revision=head,
@@ -155,7 +156,7 @@ class Sync:
             forget=tuple(
                 report.id for report in request.reports if report.status.terminal and self._recorded(report.id)
             ),
-            requests=requests,
+            requests=tuple(session.requests.values()),
             draining=tables.nodes[node.id].eligibility is Eligibility.DRAINING if node.id in tables.nodes else False,
         )
 

@@ -88,6 +88,11 @@ class Operation:
         return self.method == "GET"
 
     @property
+    def interruptible(self) -> bool:
+        """Return whether it may be cut at any moment: it only reads, or whoever makes it tells all of it again."""
+        return self.reads or self.name == "node.sync"
+
+    @property
     def query_parameters(self) -> tuple[str, ...]:
         """Return the names of all that may go into the query."""
         return (*self.query, "after", "wait") if self.watchable else self.query

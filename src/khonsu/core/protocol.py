@@ -76,7 +76,8 @@ class SyncRequest:
 
     `session` is new with every start of the agent. `seen` is the revision up to which it knows what is wanted; None
     asks for everything, and then `reports` holds every allocation that the agent has. `hold_seconds` is how long the
-    answer may wait for a change. `facts` are sent with the first sync of a session and when they change.
+    answer may wait for a change. `facts` are sent with the first sync of a session and when they change. `taken` are
+    the ids of the requests that came with an answer; until then each answer brings them again.
     """
 
     node: NodeId
@@ -87,6 +88,7 @@ class SyncRequest:
     hold_seconds: float = 0.0
     reports: tuple[AllocationReport, ...] = ()
     facts: NodeFacts | None = None
+    taken: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -110,7 +112,10 @@ class Assignment:
 
 @frozen(kw_only=True)
 class AgentRequest:
-    """Something the control plane wants of an agent, answered by an outbound stream (`node.stream`)."""
+    """Something the control plane wants of an agent, answered by an outbound stream (`node.stream`).
+
+    It may come more than once; the `id` tells.
+    """
 
     id: str
     operation: str  # logs
