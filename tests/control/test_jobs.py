@@ -45,6 +45,9 @@ async def test_a_batch_job_completes(home: Cluster) -> None:
     result = await home.client.run(batch(count=6))
     assert (result.status, result.exit_code) == ("complete", 0)
     assert len(home.copies("work", A.COMPLETE)) == 6
+    explanation = await home.client.explain("work")
+    assert explanation.message == "the job is complete: nothing of it is to be placed"
+    assert [(group.placed, group.wanted) for group in explanation.groups] == [(0, 0)]
 
 
 async def test_a_system_job_follows_the_nodes(home: Cluster) -> None:

@@ -226,7 +226,8 @@ def explained(desk: Desk, explanation: Explanation, most: int | None = NODES_SHO
     if explanation.message:
         desk.out.line(explanation.message)
     for group in explanation.groups:
-        desk.out.title(f"{group.group}: {group.placed} of {group.wanted} copies have a place ({explanation.scheduler})")
+        placed = f"{group.placed} of {group.wanted} copies have a place" if group.wanted else "no copy needs a place"
+        desk.out.title(f"{group.group}: {placed} ({explanation.scheduler})")
         desk.out.table(("NODE", "PLACED", "SCORE", "WHY"), _reasons(group, most), indent=2)
         if most is not None and len(group.nodes) > most:
             desk.out.line(desk.out.faint(f"  and {len(group.nodes) - most} more nodes (--all)"))
@@ -235,7 +236,7 @@ def explained(desk: Desk, explanation: Explanation, most: int | None = NODES_SHO
 def _reasons(group: GroupExplanation, most: int | None) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for node in group.nodes[:most]:
-        why = "; ".join(map(str, node.refusals)) or ", ".join(f"{term.name} {term.value:.3f}" for term in node.terms)
-        score = None if node.score is None else f"{node.score:.3f}"
+        why = "; ".join(map(str, node.refusals)) or ", ".join(f"{term.name} {term.value:z.3f}" for term in node.terms)
+        score = None if node.score is None else f"{node.score:z.3f}"
         rows.append((node.node, node.placed or "-", score, why))
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -20,8 +20,9 @@ from khonsu.core.diff import diff_jobs
 from khonsu.core.ids import EvaluationId
 from khonsu.core.intake import Decision
 from khonsu.core.job import Job
-from khonsu.core.records import Allocation, Evaluation, job_key
+from khonsu.core.records import Allocation, Evaluation, JobRecord, job_key
 from khonsu.core.results import Explanation, GroupPlan, JobPlan
+from khonsu.core.status import FINISHED, group_summaries
 
 if TYPE_CHECKING:
     from khonsu.abc.scheduler import Scheduler
@@ -80,11 +81,27 @@ class Forecasts:
         snapshot = self._looks.snapshot(record)
         scheduler = self._schedulers.get(spec.scheduler)
         explanation = await self._state.env.run_blocking(_explain, scheduler, snapshot)
-        if record.stopped:
-            explanation = evolve(explanation, message="the job is stopped")
+        explanation = _of_what_is_left(explanation, record, spec, self._state.tables.allocations_of(record.key))
         await self._state.settled()
         answer: Mapping[str, Any] = to_json(explanation)
         return answer
+
+
+def _of_what_is_left(
+    explanation: Explanation, record: JobRecord, spec: Job, allocations: Iterable[Allocation]
+) -> Explanation:
+    """Return an explanation in which no place is wanted for copies that have done their work."""
+    ended = {one.name: one.complete for one in group_summaries(record, spec, allocations)}
+    over = record.stopped or (record.status in FINISHED and not spec.type.keeps_running)
+    if not over and (spec.type.keeps_running or not any(ended.values())):
+        return explanation
+    groups = tuple(
+        evolve(group, wanted=group.placed if over else max(group.placed, group.wanted - ended.get(group.group, 0)))
+        for group in explanation.groups
+    )
+    status = "stopped" if record.stopped else record.status
+    message = f"the job is {status}: nothing of it is to be placed" if over else explanation.message
+    return evolve(explanation, groups=groups, message=message)
 
 
 def _group(name: str, live: list[Allocation], changes: Changes, *, placed: int, lacking: int) -> GroupPlan:
