@@ -114,8 +114,8 @@ async def control(steps: Steps, folder: Path, listen: str, **_: Any) -> None:
     answer = khonsu.control.handler.ControlHandler.call
 
     async def call(self: Any, request: Request, /) -> Response:
-        if request.operation == "job.submit":
-            steps.hear(str(request.body["job"]["name"]))
+        if request.operation == "job.submit" and isinstance(job := request.body.get("job"), dict):
+            steps.hear(str(job.get("name")))
         if request.operation not in WRITES:
             return await answer(self, request)
         steps(f"before {request.operation}")

@@ -8,19 +8,23 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import anyio
+from attrs import frozen
 
 from khonsu.client.client import Client
 from khonsu.errors import Unavailable, Unreachable
+from khonsu.security.trust import client_context
 from khonsu.supervisor.processes import look
 from khonsu.transports.http import HTTPTransport
+from tests.api.raw import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
     from anyio.abc import TaskStatus
 
@@ -148,6 +152,34 @@ class Kept:
         finally:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
+
+
+@frozen
+class Server:
+    """A control plane that runs in a process of its own."""
+
+    folder: Path
+    address: str
+
+    @property
+    def token(self) -> str:
+        """Return the operator's token."""
+        return (self.folder / "operator.token").read_text().strip()
+
+    def client(self) -> Client:
+        """Return a client of it."""
+        return a_client(self.folder, self.address)
+
+    @asynccontextmanager
+    async def line(self) -> AsyncGenerator[Line, None]:
+        """Open a connection for requests as bytes."""
+        where = urlsplit(self.address)
+        context = client_context((self.folder / "ca.pem").read_text())
+        stream = await anyio.connect_tcp(
+            str(where.hostname), where.port or 0, ssl_context=context, tls_standard_compatible=False
+        )
+        async with stream:
+            yield Line(stream)
 
 
 def a_client(folder: Path, url: str) -> Client:

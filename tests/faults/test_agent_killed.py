@@ -34,12 +34,6 @@ STOP = ("before it hears Ended", "before stop", "after stop")
 END = ("before it hears Exited",)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """HTTP is served on asyncio only."""
-    return "asyncio"
-
-
 def a_job(name: str, folder: Path, *, type: JobType) -> Job:
     """Return a job whose copy says its pid in a file, and ends with code 7 when somebody writes into a FIFO."""
     os.mkfifo(folder / f"{name}.fifo")

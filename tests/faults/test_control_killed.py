@@ -28,12 +28,6 @@ STEPS_MAX = 100
 NAMED = ("before job.submit", "after job.submit", "before job.stop", "after job.stop")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """HTTP is served on asyncio only."""
-    return "asyncio"
-
-
 def a_job(name: str, folder: Path) -> Job:
     """Return a service of two copies, each of which says who it is in a file of the folder when it starts."""
     script = f'echo $KHONSU_SLOT $$ >> "{folder}/{name}"; exec sleep 1000'

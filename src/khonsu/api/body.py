@@ -11,7 +11,7 @@ from starlette.types import Receive
 
 from khonsu.api.answers import refused
 from khonsu.api.limits import MIB, Limits
-from khonsu.core.operations import Operation
+from khonsu.core.operations import Operation, Role
 from khonsu.core.units import format_duration, format_size
 from khonsu.errors import Unreachable
 from khonsu.transports.wire import decode
@@ -53,7 +53,8 @@ async def read_json(operation: Operation, headers: Headers, receive: Receive, li
         )
     if data:
         _check_type(headers)
-    body = decode(data)
+    # People write these, by hand or by program; what agents say comes from our own codec, and often.
+    body = decode(data, unique_keys=operation.role is Role.OPERATOR)
     _check_values(body, limits.depth_max)
     return body
 

@@ -80,8 +80,12 @@ def dumps(value: object) -> str:
     return json.dumps(to_json(value), separators=(",", ":"), allow_nan=False)
 
 
-def loads(text: str | bytes) -> JSON:
+def loads(text: str | bytes, *, unique_keys: bool = False) -> JSON:
     """Read JSON text (UTF-8).
+
+    Args:
+        text: The text.
+        unique_keys: Refuse an object in which a key stands twice, at some cost; else the last of them counts.
 
     Raises:
         InvalidRequest: It is no JSON, holds `NaN` or half a character, or is too deep.
@@ -89,7 +93,7 @@ def loads(text: str | bytes) -> JSON:
     """
     try:
         plain = text if isinstance(text, str) else text.decode("utf-8")
-        value = json.loads(plain, parse_constant=_no_constant)
+        value = json.loads(plain, parse_constant=_no_constant, object_pairs_hook=_unique if unique_keys else None)
         if _SURROGATE.search(plain):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
@@ -143,6 +147,15 @@ def plain_json(value: JSON, depth: int = JSON_DEPTH_MAX) -> JSON:
     if isinstance(value, Enum):
         return plain_json(value.value, depth)
     raise TypeError(f"a {kind.__name__} has no JSON form")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:100]!r} stands there twice")
+    return made
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -150,7 +150,8 @@ def format_size(value: int) -> str:
     for unit in ("PiB", "TiB", "GiB", "MiB", "KiB"):
         if value >= _SIZE_BYTES[unit]:
             whole, rest = divmod(value, _SIZE_BYTES[unit])
-            return f"{whole}{unit}" if not rest else f"{value / _SIZE_BYTES[unit]:.1f}{unit}"
+            tenths = (10 * value + _SIZE_BYTES[unit] // 2) // _SIZE_BYTES[unit]  # a mistake may be beyond all floats
+            return f"{whole}{unit}" if not rest else f"{tenths // 10}.{tenths % 10}{unit}"
     return f"{value}B"
 
 

@@ -21,8 +21,12 @@ def encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
 
 
-def decode(data: bytes) -> dict[str, Any]:
+def decode(data: bytes, *, unique_keys: bool = False) -> dict[str, Any]:
     """Return the body that some bytes hold; no bytes are an empty body.
+
+    Args:
+        data: The bytes.
+        unique_keys: Refuse an object in which a key stands twice.
 
     Raises:
         InvalidRequest: They are no JSON object.
@@ -30,7 +34,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """
     if not data:
         return {}
-    body = loads(data)
+    body = loads(data, unique_keys=unique_keys)
     if not isinstance(body, dict):
         raise InvalidRequest(f"the body is {_KINDS.get(type(body), 'something else')}, expected a JSON object")
     return body
