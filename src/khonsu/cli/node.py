@@ -73,18 +73,21 @@ async def status(desk: Desk, name: str | None) -> None:
     if desk.out.as_json:
         desk.out.json(shape(node))
         return
-    _show(desk, node)
     live = tuple(one for one in await desk.client.allocations(node=node) if one.live)
+    _show(desk, node, len(live))
     if live:
         desk.out.title("Allocations")
     allocations(desk, live, job=True)
 
 
-def _show(desk: Desk, node: Node) -> None:
+def _show(desk: Desk, node: Node, live: int) -> None:
     from khonsu.core.units import format_cpu, format_size
 
     now = desk.env.now()
-    draining = None if node.drain_deadline_at is None else moment(node.drain_deadline_at)
+    draining = None
+    if node.drain_deadline_at is not None:
+        left = span(max(0.0, node.drain_deadline_at - now))
+        draining = f"{moment(node.drain_deadline_at)} (in {left}); copies left: {live}"
     desk.out.facts(
         (
             ("node", node.name),
@@ -120,7 +123,12 @@ def _show(desk: Desk, node: Node) -> None:
 async def drain(desk: Desk, name: str, deadline: str | float) -> None:
     """Move all work off a node, and give it no more."""
     node = await desk.client.drain_node(name, deadline=deadline)
-    _told(desk, node, f"Node {node.name} is draining; what is left after {deadline} is stopped.")
+    _told(
+        desk,
+        node,
+        f"Node {node.name} is draining; what is left after {deadline} is stopped. "
+        f"`khonsu node status {node.name}` shows how it goes.",
+    )
 
 
 @click.command()

@@ -187,7 +187,7 @@ def _detached(submitted: list[Submission]) -> str:
     help="For what: a place for each copy, or the end (of a service: all copies are healthy).",
 )
 @_waiting
-@asking()
+@asking(interrupted="\nInterrupted: the waiting ends, the job goes on.")
 async def wait(  # click passes the options by name
     desk: Desk,
     *,

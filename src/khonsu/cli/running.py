@@ -143,7 +143,7 @@ def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def asking(*, namespaced: bool = True) -> Decorator:
+def asking(*, namespaced: bool = True, interrupted: str = "Interrupted.") -> Decorator:
     """Make a command of an async function of a `Desk`; what it returns is the exit code."""
 
     def make(function: Callable[..., Awaitable[int | None]]) -> Callable[..., Any]:
@@ -153,7 +153,8 @@ def asking(*, namespaced: bool = True) -> Decorator:
                 async with client:
                     return await function(Desk(client, server, out), *arguments, **options)
 
-            execute(work, out, own_code=OWN if options.get("exit_code") else None)
+            own_code = OWN if options.get("exit_code") else None
+            execute(work, out, own_code=own_code, interrupted=lambda: interrupted)
 
         wrapped: Callable[..., Any] = update_wrapper(command, function)
         wrapped = server_options(wrapped)
