@@ -78,6 +78,21 @@ def test_time_that_was_given_back_does_not_make_an_exclusive_slot_free_earlier()
     assert book.silence(100.0).heard_seconds_ago == {ONE: 100.0}
 
 
+def test_the_end_of_a_lease_is_not_overlooked_for_a_tick() -> None:
+    """One is woken when the next lease ends, and otherwise at the usual pace; never in haste."""
+    book = LeaseBook(0.0, ready=[ONE], tick_seconds=0.25)
+    assert book.patience_seconds(0.0) == 0.25
+    end = TTL_SECONDS + GRACE_SECONDS
+    for now in (0.5 * tick for tick in range(1, 22)):
+        book.expire(now)
+    assert book.patience_seconds(10.5) == 0.25
+    book.expire(10.9)
+    assert book.patience_seconds(10.9) == pytest.approx(end - 10.9)
+    assert book.patience_seconds(10.9999) == pytest.approx(0.01)
+    assert book.expire(end) == (ONE,)
+    assert book.patience_seconds(end) == 0.25
+
+
 def test_goodbye_ends_a_lease() -> None:
     """The node is silent from its last call on."""
     book = LeaseBook(0.0, ready=[ONE])

@@ -10,7 +10,7 @@ from khonsu.core.leases import LeaseBook, LeaseTerms, Silence, mass_loss
 from khonsu.core.states import NodeStatus
 
 TICK_SECONDS = 0.25
-"""How often leases are looked at."""
+"""How often leases are looked at, at least."""
 
 
 class Leases:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from khonsu.control.batch import Batch
-from khonsu.control.leases import TICK_SECONDS, Leases
+from khonsu.control.leases import Leases
 from khonsu.control.nodes import Nodes
 from khonsu.control.state import State
 from khonsu.core.ids import NodeId
@@ -15,7 +15,7 @@ from khonsu.errors import StoreError
 
 
 class Reaper:
-    """Looks at the leases four times a second."""
+    """Looks at the leases four times a second, and when one is about to end."""
 
     def __init__(self, state: State, nodes: Nodes, leases: Leases) -> None:
         """Work on a state."""
@@ -28,7 +28,7 @@ class Reaper:
     async def run(self) -> None:
         """Tick for ever; while the disk is full, what is due stays due."""
         while True:
-            await self._state.env.sleep(TICK_SECONDS)
+            await self._state.env.sleep(self._leases.book.patience_seconds(self._state.env.monotonic()))
             now = self._state.env.monotonic()
             self._owed.update(self._leases.book.expire(now))
             self._leases.book.forget(self._state.tables.nodes, now)

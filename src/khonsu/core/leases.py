@@ -24,6 +24,7 @@ MARGIN_SECONDS = 2.0
 REQUESTS_PER_SECOND_MAX = 1000.0
 """Above this the interval and with it the TTL are stretched."""
 
+PATIENCE_SECONDS_MIN = 0.01
 EXCLUSIVE_KILL_SECONDS_MAX = 30.0
 MASS_LOSS_SHARE = 0.55
 MASS_LOSS_NODES_MIN = 3
@@ -100,7 +101,7 @@ class LeaseBook:
         now: The time of the start.
         ready: Nodes that are ready in the records: each gets a full lease, since it had no chance to call.
         down: Nodes that are down in the records: they count as heard of now, which is the safe guess.
-        tick_seconds: How often `expire` is called.
+        tick_seconds: How often `expire` is called at least.
 
     """
 
@@ -116,6 +117,7 @@ class LeaseBook:
         self._terms = terms_for(len(self._heard) + len(self._away))
         # A lease that is out may be longer than what is granted today.
         self._ttl_longest = self._terms.ttl_seconds
+        self._next_end_at = math.inf
         # Time in which we could not listen does not count against a node, but does count for safety.
         self._deaf: dict[NodeId, float] = {}
 
@@ -163,11 +165,22 @@ class LeaseBook:
             for node in self._heard:
                 self._deaf[node] = self._deaf.get(node, 0.0) + late
         limit = self._ttl_longest + GRACE_SECONDS
-        gone = [node for node, heard in self._heard.items() if now - heard - self._deaf.get(node, 0.0) >= limit]
+        gone: list[NodeId] = []
+        self._next_end_at = math.inf
+        for node, heard in self._heard.items():
+            ends_at = heard + self._deaf.get(node, 0.0) + limit
+            if ends_at <= now:
+                gone.append(node)
+            else:
+                self._next_end_at = min(self._next_end_at, ends_at)
         gone.sort(key=lambda node: (self._heard[node], node))
         for node in gone:
             self.end(node)
         return tuple(gone)
+
+    def patience_seconds(self, now: float) -> float:
+        """Return when `expire` is to be called again: after its usual time, or sooner if a lease ends before that."""
+        return max(PATIENCE_SECONDS_MIN, min(self._tick_seconds, self._next_end_at - now))
 
     def silence(self, now: float, *, term_seconds: float = math.inf) -> Silence:
         """Return how long the nodes without a lease have been silent."""
