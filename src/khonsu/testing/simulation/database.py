@@ -130,8 +130,11 @@ class SimDatabaseDisk:
 class SimVFS(apsw.VFS):
     """The disk as one run of a program sees it."""
 
+    # A connection of a dead run may close its files when everything is collected, this object's fields before it.
+    disk: SimDatabaseDisk | None = None
+
     def __init__(self, disk: SimDatabaseDisk) -> None:
-        self.disk: SimDatabaseDisk | None = disk
+        self.disk = disk
         self.name = f"khonsu-simulation-{next(_numbers)}"
         self._open: list[SimFile] = []
         super().__init__(self.name, base="")

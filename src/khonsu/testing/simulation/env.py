@@ -134,7 +134,7 @@ class SimEnv(Env):
         await anyio.lowlevel.checkpoint()
         with anyio.CancelScope(shield=True):
             value = await self.act(partial(function, *args, **kwargs))
-        return value
+        return value  # noqa: RET504 - what a scope may swallow mypy does not take for a return
 
     async def act(self, function: Callable[[], T]) -> T:
         """Run a function after a delay, if the program still runs by then.

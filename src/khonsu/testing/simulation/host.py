@@ -98,10 +98,6 @@ class Host:
         """Return the environment of the present run, if there is one."""
         return self._env
 
-    async def supervise(self, group: TaskGroup) -> None:
-        """Start the program in a group, and again whenever it ends, for as long as nobody crashes it."""
-        group.start_soon(self.table.run)
-
     def start(self, group: TaskGroup) -> None:
         """Switch it on, if it is off, and start the program, unless it runs."""
         if not self._powered:
@@ -128,8 +124,11 @@ class Host:
         with scope:
             try:
                 await self._program(self, env)
-            except Exception as raised:  # noqa: BLE001 - whatever ends it is told to the world
-                error = bare(raised)
+            except BaseException as raised:  # noqa: BLE001 - whatever ends it is told to the world
+                cancelled, others = _parts(raised)
+                error = others if env.alive else None  # what a dead run still raised was heard by nobody
+                if cancelled is not None:
+                    raise cancelled from None
         if not env.alive:  # it was crashed; what it still did had no effect
             return
         env.fence()
@@ -181,3 +180,12 @@ class Host:
         if self._env is not None and self._env.paused:
             self._note(self.name, "goes on")
             self._env.resume()
+
+
+def _parts(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Return what of an error is the cancellation of its scope, and what else there is."""
+    kind = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        cancelled, others = error.split(kind)
+        return cancelled, None if others is None else bare(others)
+    return (error, None) if isinstance(error, kind) else (None, error)

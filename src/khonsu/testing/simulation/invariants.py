@@ -1,0 +1,215 @@
+"""The promises that the oracle looks after, each named as in the documentation of what is promised."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import ClassVar
+
+from khonsu.core.records import Allocation, JobVersion, Node, Record, version_key
+from khonsu.core.revision import Revision
+from khonsu.core.states import AllocationStatus, JobStatus
+from khonsu.testing.simulation.oracle import Invariant, Moves, Oracle, Process
+
+_A = AllocationStatus
+_RANK = {_A.PENDING: 0, _A.STARTING: 1, _A.RUNNING: 2, _A.STOPPING: 3, _A.UNKNOWN: 4}
+_AFTER_UNKNOWN = (_A.RUNNING, _A.COMPLETE, _A.FAILED, _A.STOPPED, _A.LOST)
+
+
+class CapacityHolds(Invariant):
+    """What is committed to a node is never more than it has."""
+
+    promise: ClassVar[str] = "S1"
+
+    def __init__(self, world: Oracle) -> None:
+        """Know no node's allocations."""
+        super().__init__(world)
+        self._on: defaultdict[str, dict[str, Allocation]] = defaultdict(dict)
+
+    def committed(self, moves: Moves) -> None:
+        """Count again on the nodes that got something."""
+        touched: dict[str, None] = {}
+        for before, after in moves:
+            if isinstance(after, Allocation) and after.live:
+                self._on[after.node_id][after.id] = after
+                touched[after.node_id] = None
+            elif isinstance(gone := after or before, Allocation):
+                self._on[gone.node_id].pop(gone.id, None)
+        for node_id in touched:
+            node = self.oracle.tables["node"].get(node_id)
+            if isinstance(node, Node):
+                self._count(node)
+
+    def _count(self, node: Node) -> None:
+        used = {"cpu": 0, "memory": 0, "disk": 0}
+        ports: dict[int, str] = {}
+        for allocation in self._on[node.id].values():
+            group = self.oracle.group(allocation)
+            used["cpu"] += sum(task.resources.cpu_millis for task in group.tasks)
+            used["memory"] += sum(task.resources.memory_bytes for task in group.tasks)
+            used["disk"] += group.disk_bytes
+            for port in allocation.ports:
+                if port.host in ports:
+                    self.broken(f"port {port.host} of {node.name} is given to {ports[port.host]} and {allocation.id}")
+                ports[port.host] = allocation.id
+        has = node.resources
+        for name, limit in (("cpu", has.cpu_millis), ("memory", has.memory_bytes), ("disk", has.disk_bytes)):
+            if used[name] > limit:
+                self.broken(f"{used[name]} of {name} are committed on {node.name}, which has {limit}")
+
+
+class ExclusiveRunsOnce(Invariant):
+    """An exclusive slot runs at most once."""
+
+    promise: ClassVar[str] = "S2"
+
+    def started(self, process: Process) -> None:
+        """Look for another one of the slot."""
+        if not process.exclusive:
+            return
+        for other in self.oracle.processes:
+            if other.slot == process.slot:
+                self.broken(
+                    f"exclusive {process.slot} starts on {process.host} as {process.process.key}, "
+                    f"and still runs on {other.host} as {other.process.key}"
+                )
+
+
+class StartsOnce(Invariant):
+    """An attempt starts once, and each one has a greater epoch than those before it."""
+
+    promise: ClassVar[str] = "S3"
+
+    def __init__(self, world: Oracle) -> None:
+        """Know of no start."""
+        super().__init__(world)
+        self._started: set[str] = set()
+        self._epochs: dict[str, int] = {}
+
+    def started(self, process: Process) -> None:
+        """Look whether it was started before."""
+        key = process.process.key
+        if key in self._started:
+            self.broken(f"attempt {key} of {process.slot} starts a second time, on {process.host}")
+        self._started.add(key)
+        of = process.slot if process.exclusive else process.allocation
+        last = self._epochs.get(of, -1)
+        if process.epoch <= last:
+            self.broken(f"{key} of {process.slot} has epoch {process.epoch}, after one with {last}")
+        self._epochs[of] = process.epoch
+
+
+class StatusGoesForward(Invariant):
+    """The status of an allocation only goes forward, and an end is final; one that is unknown may return."""
+
+    promise: ClassVar[str] = "S4"
+
+    def committed(self, moves: Moves) -> None:
+        """Look at each move."""
+        for before, after in moves:
+            if isinstance(before, Allocation) and isinstance(after, Allocation):
+                if not _forward(before.status, after.status):
+                    self.broken(f"{after.job}/{after.slot} ({after.id}) goes from {before.status} to {after.status}")
+                if before.node_id != after.node_id or before.generation != after.generation:
+                    self.broken(f"{after.id} is moved to another node or generation")
+
+
+def _forward(before: AllocationStatus, after: AllocationStatus) -> bool:
+    if before is after:
+        return True
+    if before.terminal:
+        return False
+    if before is _A.UNKNOWN:
+        return after in _AFTER_UNKNOWN
+    return after.terminal or _RANK[after] > _RANK[before]
+
+
+class AcknowledgedStays(Invariant):
+    """What was acknowledged, and every commit that was answered, survives."""
+
+    promise: ClassVar[str] = "D1"
+
+    def opened(self, revision: Revision) -> None:
+        """Look for what was promised."""
+        if revision < self.oracle.revision:
+            self.broken(f"the store is at {revision}, after {self.oracle.revision} was durable")
+        self._look()
+
+    def acknowledged(self, job: str) -> None:
+        """Look for the job."""
+        self._look()
+
+    def finished(self) -> None:
+        """Look for what was promised."""
+        self._look()
+
+    def _look(self) -> None:
+        for job in sorted(self.oracle.acked - self.oracle.jobs.keys()):
+            self.broken(f"{job} was acknowledged, and is not there")
+
+
+class SubmittedOnce(Invariant):
+    """A submission that is repeated with its key is one."""
+
+    promise: ClassVar[str] = "D2"
+
+    def committed(self, moves: Moves) -> None:
+        """Count the versions."""
+        for _, after in moves:
+            if isinstance(after, JobVersion) and after.version > self.oracle.submitted.get(after.job, 0):
+                submitted = self.oracle.submitted.get(after.job, 0)
+                self.broken(f"{after.job} has version {after.version}, and was submitted {submitted} times")
+
+
+class ReachesWhatIsWanted(Invariant):
+    """After all faults, what was acknowledged runs, once for each copy, or has ended well."""
+
+    promise: ClassVar[str] = "L1"
+
+    def finished(self) -> None:
+        """Look at each job."""
+        for what in unreached(self.oracle):
+            self.broken(what)
+
+
+def unreached(oracle: Oracle) -> list[str]:
+    """Return what is not as it is wanted, in words."""
+    running: defaultdict[str, list[str]] = defaultdict(list)
+    for one in oracle.processes:
+        running[one.slot].append(one.allocation)
+    found: list[str] = []
+    for key in sorted(oracle.acked & oracle.jobs.keys()):
+        record = oracle.jobs[key]
+        if not record.type.keeps_running:
+            if record.status is not JobStatus.COMPLETE:
+                found.append(f"batch job {key} is {record.status}: {record.message}")
+            continue
+        for slot in range(_copies(oracle, key)):
+            there = running.get(f"{record.name}/{slot}", [])
+            if len(there) != 1:
+                found.append(f"{len(there)} processes run of {key}/{slot}, and 1 is wanted")
+            elif (status := _status(oracle.tables["allocation"].get(there[0]))) is not _A.RUNNING:
+                found.append(f"{key}/{slot} runs, and is {status} in the records")
+    return found
+
+
+def _copies(oracle: Oracle, job: str) -> int:
+    record = oracle.jobs[job]
+    version = oracle.tables["job_version"].get(version_key(job, record.version))
+    if not isinstance(version, JobVersion):
+        return 0
+    return sum(group.count for group in version.spec.groups)
+
+
+def _status(record: Record | None) -> AllocationStatus | None:
+    return record.status if isinstance(record, Allocation) else None
+
+
+INVARIANTS: tuple[type[Invariant], ...] = (
+    CapacityHolds,
+    ExclusiveRunsOnce,
+    StartsOnce,
+    StatusGoesForward,
+    AcknowledgedStays,
+    SubmittedOnce,
+    ReachesWhatIsWanted,
+)

@@ -1,0 +1,156 @@
+"""What runs on the hosts: the real control plane and the real agent, on simulated ground."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final, Self, TypeVar
+
+from attrs import evolve
+
+from khonsu.abc.driver import AnyDriver
+from khonsu.abc.scheduler import Scheduler
+from khonsu.abc.store import Commit, Store, Transaction, View
+from khonsu.abc.transport import Transport
+from khonsu.agent.agent import Agent
+from khonsu.agent.machine import Machine
+from khonsu.client.client import Client
+from khonsu.control.plane import ControlPlane
+from khonsu.control.setup import OPERATOR_TOKEN
+from khonsu.core.records import KINDS, Record
+from khonsu.core.revision import Revision
+from khonsu.core.secret import Secret
+from khonsu.env import Env
+from khonsu.errors import Unreachable
+from khonsu.stores.sqlite import SQLiteStore
+from khonsu.stores.wrapper import StoreWrapper
+from khonsu.testing.simulation.env import SimEnv
+from khonsu.testing.simulation.host import Host
+from khonsu.testing.simulation.oracle import Oracle
+from khonsu.testing.simulation.processes import SimSupervisor
+from khonsu.testing.simulation.transport import SimListener, SimTransport
+
+T = TypeVar("T")
+
+CONTROL: Final = "control"
+"""The name and the address of the control plane's host."""
+DATABASE: Final = "/khonsu.db"
+CPU_MILLIS: Final = 4000
+MEMORY_BYTES: Final = 8 * 2**30
+DISK_BYTES: Final = 100 * 2**30
+
+MakeStore = Callable[[Host, SimEnv], Store]
+MakeDrivers = Callable[[Host], Sequence[AnyDriver]]
+
+
+def sqlite_store(host: Host, env: SimEnv) -> Store:
+    """Return the real store, on the simulated disk of a host."""
+    return SQLiteStore(DATABASE, env=env, database=host.disk.databases.database())
+
+
+class ObservedStore(StoreWrapper):
+    """A store that shows the oracle what it holds when it is opened, and each commit before others hear of it."""
+
+    def __init__(self, store: Store, oracle: Oracle, env: SimEnv) -> None:
+        """Wrap a store of one run of a control plane."""
+        super().__init__(store)
+        self._oracle = oracle
+        self._env = env
+
+    async def __aenter__(self) -> Self:
+        """Open the other store, and show what it holds."""
+        await super().__aenter__()
+        revision, records = await self.store.read(_everything)
+        self._env.check()
+        self._oracle.opened(revision, records)
+        return self
+
+    async def write(self, transaction: Callable[[Transaction], T], /) -> Commit[T]:
+        """Run a transaction, and show its commit."""
+        commit = await self.store.write(transaction)
+        if self._env.alive:
+            self._oracle.committed(commit.revision, commit.changes)
+        return commit
+
+
+def _everything(view: View) -> tuple[Revision, list[Record]]:
+    return view.revision, [record for kind in KINDS for record in view.find(kind)]
+
+
+async def run_control_plane(
+    host: Host, env: SimEnv, *, oracle: Oracle, store: MakeStore, schedulers: Callable[[], Iterable[Scheduler]]
+) -> None:
+    """Run a control plane at its host's address."""
+    plane = ControlPlane(
+        store=ObservedStore(store(host, env), oracle, env),
+        listeners=[SimListener(host.network, host.name, env)],
+        schedulers=tuple(schedulers()),
+        data_dir=host.disk.files.root,
+        env=env,
+    )
+    await plane.run()
+
+
+def operator_token(control: Host) -> Secret:
+    """Return the operator's token from the disk of a control plane, as an operator would have copied it.
+
+    Raises:
+        Unreachable: There is none yet.
+
+    """
+    path = control.disk.files.root / OPERATOR_TOKEN
+    try:
+        return Secret(path.read_text("ascii").strip())
+    except FileNotFoundError:
+        raise Unreachable(control.name, "it has not started yet") from None
+
+
+class SimAgent(Agent):
+    """The real agent on a simulated host: another machine, and no processes of this one."""
+
+    def __init__(
+        self, host: Host, *, transport: Transport, drivers: Sequence[AnyDriver], env: Env, token: Secret | None
+    ) -> None:
+        """Compose it."""
+        super().__init__(
+            host.name,
+            transport=transport,
+            drivers=drivers,
+            data_dir=host.disk.files.root,
+            join_token=token,
+            env=env,
+        )
+        self._settings = evolve(
+            self._settings,
+            supervisor=partial(SimSupervisor, table=host.table),
+            look_around=lambda _: machine(host),
+        )
+
+
+def machine(host: Host) -> Machine:
+    """Return what a simulated host is."""
+    return Machine(
+        os="linux",
+        arch="amd64",
+        kernel="6.1",
+        hostname=host.name,
+        boot_id=host.boot_id,
+        cpu_millis=CPU_MILLIS,
+        memory_bytes=MEMORY_BYTES,
+        disk_bytes=DISK_BYTES,
+    )
+
+
+async def run_agent(host: Host, env: SimEnv, *, control: Host, drivers: MakeDrivers) -> None:
+    """Run an agent, which joins by an invitation if it has not joined yet."""
+    transport = SimTransport(host.network, host.name, CONTROL, env)
+    token = None if (host.disk.files.root / "identity.json").exists() else await _invited(host, env, control)
+    agent = SimAgent(host, transport=transport, drivers=drivers(host), env=env, token=token)
+    await agent.run()
+
+
+async def _invited(host: Host, env: SimEnv, control: Host) -> Secret:
+    """Have an operator invite a host."""
+    transport = SimTransport(host.network, host.name, CONTROL, env)
+    client = Client(transport, token=operator_token(control), env=env)
+    return Secret((await client.invite_node(name=host.name)).token)

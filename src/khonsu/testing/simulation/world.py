@@ -1,0 +1,224 @@
+"""A world: hosts, a workload, a nemesis and an oracle, on one seed."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+from attrs import frozen
+
+from khonsu.abc.scheduler import Scheduler
+from khonsu.core.job import Job
+from khonsu.testing.fake_driver import FakeDriver
+from khonsu.testing.simulation.clock import true_time
+from khonsu.testing.simulation.env import SimEnv
+from khonsu.testing.simulation.faults import FAULTS, Fault
+from khonsu.testing.simulation.host import Host
+from khonsu.testing.simulation.invariants import INVARIANTS
+from khonsu.testing.simulation.nemesis import Nemesis
+from khonsu.testing.simulation.network import Network
+from khonsu.testing.simulation.oracle import Invariant, Oracle, Process, Violation
+from khonsu.testing.simulation.processes import Watchers
+from khonsu.testing.simulation.programs import (
+    CONTROL,
+    MakeDrivers,
+    MakeStore,
+    run_agent,
+    run_control_plane,
+    sqlite_store,
+)
+from khonsu.testing.simulation.runners import RUNNERS, RunnerName
+from khonsu.testing.simulation.trace import Trace
+from khonsu.testing.simulation.workload import run_client, sample_jobs
+
+SECONDS: Final = 120.0
+FAULT_SHARE: Final = 0.5
+"""The share of a run in which faults happen; the rest is for what is wanted to be reached."""
+SUBMIT_SHARE: Final = 0.35
+DRIFT_MAX: Final = 0.0005
+MEMORY_FOLDER: Final = Path("/dev/shm")  # noqa: S108 - only for folders of our own with a private mode
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """How a run went."""
+
+    seed: int
+    runner: RunnerName
+    seconds: float
+    """How long it was, on the virtual clock."""
+    digest: str
+    """The same for two runs that went the same way."""
+    events: int
+    violation: Violation | None = None
+    faults: tuple[str, ...] = ()
+    """The kinds of faults that this seed had."""
+
+    @property
+    def command(self) -> str:
+        """Return the command that does it again."""
+        return f"python -m khonsu.testing.simulation --seed {self.seed} --runner {self.runner} --trace"
+
+
+def _fake_drivers(host: Host) -> Sequence[FakeDriver]:
+    return [FakeDriver(host.table)]
+
+
+class World:
+    """A control plane, agents and a client on hosts that fail, for some minutes of virtual time.
+
+    Args:
+        seed: Decides everything that is left to chance.
+        runner: The event loop.
+        control_planes: How many hosts there are for one; the first runs it, the others are spare and switched off.
+        agents: How many agents there are.
+        jobs: The workload: so many sample jobs, or these. What is submitted must be possible.
+        seconds: How long a run is.
+        faults: What may go wrong.
+        invariants: What must hold.
+        store: Makes the store of a control plane.
+        drivers: Makes the drivers of an agent, over the processes of its host (`host.table`).
+        schedulers: Makes schedulers beside the built-in ones.
+        trace: Takes note of what happens.
+
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        runner: RunnerName = "trio",
+        control_planes: int = 1,
+        agents: int = 4,
+        jobs: int | Sequence[Job] = 20,
+        seconds: float = SECONDS,
+        faults: Sequence[type[Fault]] = FAULTS,
+        invariants: Sequence[type[Invariant]] = INVARIANTS,
+        store: MakeStore = sqlite_store,
+        drivers: MakeDrivers = _fake_drivers,
+        schedulers: Callable[[], Iterable[Scheduler]] = tuple,
+        trace: Trace | None = None,
+    ) -> None:
+        """Draw what is drawn before the run."""
+        self.seed = seed
+        self.runner: RunnerName = runner
+        self.trace = trace if trace is not None else Trace()
+        self.hosts: dict[str, Host] = {}
+        """By name; "control" is the control plane's, "client" the client's."""
+        self.agents: list[Host] = []
+        self.network: Network
+        self.violation: Violation | None = None
+        self.oracle = Oracle(invariants, note=self.note, report=self.broken, processes=self._processes)
+        self._names = [CONTROL, *(f"{CONTROL}-{number}" for number in range(2, control_planes + 1))]
+        self._agent_names = [f"agent-{number}" for number in range(1, agents + 1)]
+        self._jobs = sample_jobs(jobs, self.chance("jobs")) if isinstance(jobs, int) else tuple(jobs)
+        self._seconds = seconds
+        self._faults = faults
+        self._store = store
+        self._drivers = drivers
+        self._schedulers = schedulers
+        self._group: TaskGroup
+        self._nemesis: Nemesis
+
+    def chance(self, name: str) -> random.Random:
+        """Return a stream of chance of its own: what one part draws moves nothing in another."""
+        return random.Random(f"{self.seed}/{name}")
+
+    def note(self, who: str, what: str) -> None:
+        """Take note of an event."""
+        self.trace.note(true_time(), who, what)
+
+    def broken(self, promise: str, what: str) -> None:
+        """Take note that a promise is broken; the first one ends the run."""
+        if self.violation is None:
+            self.violation = Violation(promise, what, at=true_time())
+            self.note("oracle", f"{promise} IS BROKEN: {what}")
+            self._group.cancel_scope.cancel()
+
+    def start(self, host: Host) -> None:
+        """Switch a host on, or start its program."""
+        host.start(self._group)
+
+    def run(self) -> Outcome:
+        """Run it, and say how it went."""
+        parent = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
+        root = Path(tempfile.mkdtemp(prefix="khonsu-simulation-", dir=parent))
+        try:
+            seconds = RUNNERS[self.runner](str(self.seed), partial(self._main, root))
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+        return Outcome(
+            seed=self.seed,
+            runner=self.runner,
+            seconds=seconds,
+            digest=self.trace.digest,
+            events=self.trace.count,
+            violation=self.violation,
+            faults=tuple(fault.__name__ for fault in self._nemesis.faults),
+        )
+
+    async def _main(self, root: Path) -> float:
+        # The messages outlive the hosts: these end before the network does.
+        async with anyio.create_task_group() as wires:
+            self.network = Network(self.chance("network"), wires, self.note)
+            async with anyio.create_task_group() as self._group:
+                self._make_hosts(root)
+                await self._live()
+                self._group.cancel_scope.cancel()
+            wires.cancel_scope.cancel()
+        return true_time()
+
+    def _make_hosts(self, root: Path) -> None:
+        control = partial(run_control_plane, oracle=self.oracle, store=self._store, schedulers=self._schedulers)
+        for name in self._names:
+            self._make_host(name, root, control)
+        first = self.hosts[CONTROL]
+        for name in self._agent_names:
+            self.agents.append(self._make_host(name, root, partial(run_agent, control=first, drivers=self._drivers)))
+        over = self._seconds * SUBMIT_SHARE
+        client = partial(run_client, jobs=self._jobs, over_seconds=over, control=first, oracle=self.oracle)
+        self._make_host("client", root, client)
+
+    def _make_host(self, name: str, root: Path, program: Callable[[Host, SimEnv], Awaitable[None]]) -> Host:
+        def chance(stream: str) -> random.Random:
+            return self.chance(f"{name}/{stream}")
+
+        host = self.hosts[name] = Host(
+            name,
+            program,
+            root=root / name,
+            network=self.network,
+            chance=chance,
+            watchers=Watchers(started=self.oracle.started, ended=self.oracle.ended),
+            note=self.note,
+            failed=self._failed,
+        )
+        host.clock.drift = self.chance(f"{name}/drift").uniform(-DRIFT_MAX, DRIFT_MAX)
+        self._group.start_soon(host.table.run)
+        return host
+
+    async def _live(self) -> None:
+        """Let faults happen, then look whether what is wanted is reached."""
+        for name, host in self.hosts.items():
+            if name not in self._names[1:]:
+                self.start(host)
+        self._nemesis = Nemesis(self, self._faults, self.chance("nemesis"))
+        await self._nemesis.run(self._seconds * FAULT_SHARE)
+        self.note("nemesis", "all faults are over")
+        await anyio.sleep(max(0.0, self._seconds - true_time()))
+        self.oracle.finished()
+
+    def _processes(self) -> Sequence[Process]:
+        return [Process(host.name, process) for host in self.agents for process in host.table.alive]
+
+    def _failed(self, host: str, error: BaseException) -> None:
+        self.note(host, f"fails: {type(error).__name__}: {error}")
+        self.failure = error
+        self.broken("P0", f"the program on {host} failed: {type(error).__name__}: {error}")
