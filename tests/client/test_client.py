@@ -233,3 +233,11 @@ async def test_a_client_dials_nothing_until_it_asks() -> None:
     """Making a client, and entering it, needs no server."""
     async with Client("https://127.0.0.1:1", token="t", ca=None):
         pass
+
+
+def test_what_comes_later_is_refused_until_then() -> None:
+    """An argument that is there already says that it does nothing yet."""
+    with pytest.raises(khonsu.InvalidRequest, match="scheduler_processes: not supported yet"):
+        khonsu.ControlPlane(store=khonsu.MemoryStore(), scheduler_processes=2)
+    with pytest.raises(khonsu.InvalidRequest, match="'reader' is not supported yet"):
+        khonsu.ControlPlane(store=khonsu.MemoryStore()).client(role="reader")

@@ -40,7 +40,7 @@ from khonsu.core.retention import Retention
 from khonsu.core.secret import Secret
 from khonsu.core.units import DurationLike
 from khonsu.env import Env, SystemEnv
-from khonsu.errors import Unavailable
+from khonsu.errors import InvalidRequest, Unavailable
 from khonsu.scopes import Lifetime
 from khonsu.security.authority import Authority
 from khonsu.security.serving import server_context
@@ -69,6 +69,9 @@ class ControlPlane(Lifetime):
         retention: What of the history is kept.
         env: Time, chance and threads.
 
+    Raises:
+        InvalidRequest: Something of it cannot be.
+
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class ControlPlane(Lifetime):
         """Compose it; nothing is opened yet."""
         super().__init__()
         if scheduler_processes:
-            raise ValueError("scheduler_processes is not supported yet")
+            raise InvalidRequest("scheduler_processes: not supported yet", hint="leave it out: they run on threads")
         self._store = store
         self._listeners = tuple(listeners)
         self._schedulers = Schedulers(schedulers)
@@ -142,11 +145,20 @@ class ControlPlane(Lifetime):
         return self._parts
 
     def client(self, *, namespace: str = "default", role: str = "admin") -> Client:
-        """Return a client of this control plane, in this process."""
+        """Return a client of this control plane, in this process.
+
+        Args:
+            namespace: The namespace of everything that is named.
+            role: What it may do; `admin` is all there is yet.
+
+        Raises:
+            InvalidRequest: There is no such role yet.
+
+        """
         from khonsu.client.client import Client
 
         if role != "admin":
-            raise ValueError(f"role {role!r} is not supported yet; known is admin")
+            raise InvalidRequest(f"role: {role!r} is not supported yet", hint="leave it out, or say admin")
         return Client(self._transport(Role.OPERATOR), namespace=namespace, env=self._env)
 
     def transport(self) -> InProcessTransport:
