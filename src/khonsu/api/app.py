@@ -96,7 +96,8 @@ class App:
                 (f"{PREFIX}/openapi.json", self._openapi),
             )
         ]
-        for operation in OPERATIONS.values():
+        # Routes are tried in turn, and almost all requests are the one of the agents.
+        for operation in sorted(OPERATIONS.values(), key=lambda one: one.name != "node.sync"):
             endpoint = Endpoint(
                 operation=operation,
                 handler=self._handler,

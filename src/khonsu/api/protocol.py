@@ -10,6 +10,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from khonsu.api.answers import COMMON_HEADERS, PROBLEM_TYPE
 from khonsu.api.app import HEAD_TOO_LARGE
+from khonsu.api.corked import CorkedTransport
 from khonsu.api.endpoints import ABORT
 from khonsu.api.limits import Limits
 from khonsu.core.units import format_size
@@ -33,7 +34,7 @@ class HTTPProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, but not for ever."""
-        super().connection_made(transport)
+        super().connection_made(CorkedTransport(transport, self.loop))
         _shrink(transport)
         self._be_patient()
 
