@@ -8,6 +8,7 @@ import click
 
 from khonsu.cli.running import Desk, asking
 from khonsu.cli.times import moment
+from khonsu.errors import NotFound
 
 if TYPE_CHECKING:
     from khonsu.core.records import Event
@@ -35,7 +36,7 @@ async def watch(
         except ValueError as error:
             raise click.UsageError(f"--after: {error}") from None
     if job is not None:
-        await desk.client.job(job)
+        await _check_name(desk, job)
     stream = desk.client.events(after=revision, job=job, node=node, types=types, follow=not no_follow)
     async with stream as events:
         async for event in events:
@@ -43,6 +44,17 @@ async def watch(
                 desk.out.json(shape(event))
             else:
                 desk.out.line(_line(desk, event))
+
+
+async def _check_name(desk: Desk, job: str) -> None:
+    """Refuse the name of a job that nothing is remembered of: it was mistyped. Nobody would hear of it."""
+    try:
+        await desk.client.job(job)
+    except NotFound:
+        async with desk.client.events(job=job, follow=False) as past:
+            async for _ in past:
+                return  # it was there
+        raise
 
 
 def _line(desk: Desk, event: Event) -> str:
