@@ -198,6 +198,24 @@ async def again(ask: Callable[[], Awaitable[T]]) -> T:
                 await anyio.sleep(PAUSE_SECONDS)
 
 
+async def until(look: Callable[[], Awaitable[T | None]]) -> T:
+    """Look until there is something, and return it."""
+    with anyio.fail_after(SECONDS_MAX):
+        while not (found := await look()):  # noqa: ASYNC110 - nothing tells us
+            await anyio.sleep(PAUSE_SECONDS)
+    return found
+
+
+async def words(file: Path, count: int) -> list[str]:
+    """Return the words that tasks have written into a file, once there are so many."""
+
+    async def look() -> list[str] | None:
+        found = file.read_text().split() if file.exists() else []  # noqa: ASYNC240 - a few bytes in memory
+        return found if len(found) >= count else None
+
+    return await until(look)
+
+
 def alive(pid: int) -> bool:
     """Return whether a process runs."""
     process = look(pid)

@@ -15,13 +15,14 @@ from khonsu.core.job import Job, Reschedule, Restart, Update
 from khonsu.core.states import AllocationStatus, JobType
 from khonsu.drivers.binary import BinaryConfig
 from khonsu.stores.memory import MemoryStore
-from tests.faults.running import Kept, alive, forks
+from tests.faults.running import Kept, alive, words
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from khonsu.client.client import Client
+    from tests.faults.running import Forks
 
 pytestmark = [pytest.mark.anyio, pytest.mark.end_to_end, pytest.mark.timeout(180)]
 
@@ -77,45 +78,45 @@ async def a_task_is_stopped(client: Client, folder: Path, name: str) -> None:
     await client.submit(a_job(name, folder, type=JobType.SERVICE))
     await client.wait(name)
     pid = await until(client, name, A.RUNNING)
+    await words(folder / name, 1)
     await client.stop(name)
     await until(client, name, A.STOPPED)
     assert (folder / name).read_text().split() == [str(pid)]
     assert not alive(pid)
 
 
-async def killed(live: Callable[[Client, Path, str], Awaitable[None]], folder: Path, *named: str) -> set[str]:
+async def killed(
+    forked: Forks, live: Callable[[Client, Path, str], Awaitable[None]], folder: Path, *named: str
+) -> set[str]:
     """Live the lives of jobs until one is over before the agent dies; return the steps at which it did."""
     jobs = folder / "jobs"
     jobs.mkdir()
-    with forks() as forked:
-        async with (
-            ControlPlane(store=MemoryStore(), listeners=[HTTPListener("127.0.0.1:0")]) as plane,
-            plane.client() as client,
-            anyio.create_task_group() as group,
-        ):
-            token = (await plane.invite(name="one")).reveal()
-            kept = Kept(
-                forked, *named, run="agent", folder=str(folder / "agent"), server=plane.addresses[0], token=token
-            )
-            await group.start(kept.run)
-            while True:
-                before = kept.job
-                with anyio.fail_after(40):
-                    await live(client, jobs, kept.kill_job())
-                if kept.job == before:
-                    break
-                assert kept.job < STEPS_MAX
-            group.cancel_scope.cancel()
+    async with (
+        ControlPlane(store=MemoryStore(), listeners=[HTTPListener("127.0.0.1:0")]) as plane,
+        plane.client() as client,
+        anyio.create_task_group() as group,
+    ):
+        token = (await plane.invite(name="one")).reveal()
+        kept = Kept(forked, *named, run="agent", folder=str(folder / "agent"), server=plane.addresses[0], token=token)
+        await group.start(kept.run)
+        while True:
+            before = kept.job
+            with anyio.fail_after(40):
+                await live(client, jobs, kept.kill_job())
+            if kept.job == before:
+                break
+            assert kept.job < STEPS_MAX
+        group.cancel_scope.cancel()
     return set(kept.killed)
 
 
-async def test_killed_while_a_task_starts_runs_and_ends(tmp_path: Path) -> None:
+async def test_killed_while_a_task_starts_runs_and_ends(forked: Forks, tmp_path: Path) -> None:
     """Wherever the agent dies, the task is started once, is the same process, and its exit code is told."""
-    steps = await killed(a_task_ends, tmp_path, *START, *END)
+    steps = await killed(forked, a_task_ends, tmp_path, *START, *END)
     assert {*ANY, *START, *END} <= steps
 
 
-async def test_killed_while_a_task_is_stopped(tmp_path: Path) -> None:
+async def test_killed_while_a_task_is_stopped(forked: Forks, tmp_path: Path) -> None:
     """Wherever the agent dies, the task is started once, and stopped when it is to be; nothing is left of it."""
-    steps = await killed(a_task_is_stopped, tmp_path, *STOP, *END)
+    steps = await killed(forked, a_task_is_stopped, tmp_path, *STOP, *END)
     assert {*ANY, *STOP, *END} <= steps

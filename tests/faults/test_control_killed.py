@@ -14,12 +14,13 @@ from khonsu.core.states import AllocationStatus, NodeStatus
 from khonsu.drivers.binary import BinaryConfig, BinaryDriver
 from khonsu.transports.http import HTTPTransport
 from tests.faults.program import Eager
-from tests.faults.running import Kept, a_client, again, alive, forks
+from tests.faults.running import Kept, a_client, again, alive, until, words
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from khonsu.client.client import Client
+    from tests.faults.running import Forks
 
 pytestmark = [pytest.mark.anyio, pytest.mark.end_to_end, pytest.mark.timeout(180)]
 
@@ -42,7 +43,8 @@ async def live(client: Client, kept: Kept, name: str, folder: Path) -> None:
     assert (submission.outcome, submission.version) == ("created", 1)
     result = await again(partial(client.wait, name, timeout="40s"))
     assert result.status == "healthy", result
-    started = [line.split() for line in (folder / name).read_text().splitlines()]
+    told = await words(folder / name, 4)
+    started = [told[at : at + 2] for at in range(0, len(told), 2)]
     running = {str(one.slot): str(one.tasks[0].pid) for one in result.allocations}
     assert len(started) == 2
     assert sorted(started) == sorted([slot, pid] for slot, pid in running.items())
@@ -62,30 +64,27 @@ async def stopped(client: Client, name: str) -> None:
     async def look() -> bool:
         return {one.status for one in await client.allocations(job=name)} == {A.STOPPED}
 
-    with anyio.fail_after(40):
-        while not await again(look):  # noqa: ASYNC110 - nothing tells us
-            await anyio.sleep(0.02)
+    await until(partial(again, look))
 
 
-async def test_killed_at_every_step_of_a_jobs_life(tmp_path: Path) -> None:
+async def test_killed_at_every_step_of_a_jobs_life(forked: Forks, tmp_path: Path) -> None:
     """Wherever it dies, the job is submitted once, each copy runs once and undisturbed, and it ends when it should."""
     server = tmp_path / "server"
-    with forks() as forked:
-        kept = Kept(forked, *NAMED, run="control", folder=str(server), listen="127.0.0.1:0")
-        async with anyio.create_task_group() as group:
-            await group.start(kept.run)
-            async with a_client(server, kept.address) as client:
-                token = (await client.invite_node(name="one")).token
-                transport = HTTPTransport(kept.address)
-                settings: dict[str, Any] = {"transport": transport, "drivers": [BinaryDriver()], "join_token": token}
-                async with Agent("one", data_dir=tmp_path / "agent", on_exit="stop", env=Eager(), **settings):
-                    while True:
-                        before = kept.job
-                        await live(client, kept, kept.kill_job(), tmp_path)
-                        if kept.job == before:
-                            break
-                        assert kept.job < STEPS_MAX
-                    (node,) = await again(client.nodes)
-                    assert node.status is NodeStatus.READY
-            group.cancel_scope.cancel()
+    kept = Kept(forked, *NAMED, run="control", folder=str(server), listen="127.0.0.1:0")
+    async with anyio.create_task_group() as group:
+        await group.start(kept.run)
+        async with a_client(server, kept.address) as client:
+            token = (await client.invite_node(name="one")).token
+            transport = HTTPTransport(kept.address)
+            settings: dict[str, Any] = {"transport": transport, "drivers": [BinaryDriver()], "join_token": token}
+            async with Agent("one", data_dir=tmp_path / "agent", on_exit="stop", env=Eager(), **settings):
+                while True:
+                    before = kept.job
+                    await live(client, kept, kept.kill_job(), tmp_path)
+                    if kept.job == before:
+                        break
+                    assert kept.job < STEPS_MAX
+                (node,) = await again(client.nodes)
+                assert node.status is NodeStatus.READY
+        group.cancel_scope.cancel()
     assert {*NAMED, "before a commit", "after a commit", "before node.sync", "after node.sync"} <= set(kept.killed)

@@ -77,7 +77,7 @@ async def _read(receive: Receive, most: int) -> bytes:
 def _too_large(most: int) -> Exception:
     hint = "Split the request"
     if most <= MIB:
-        hint = "Keep large data out of the job: pass it as an artifact"
+        hint = "Keep large data out of the job: pass it as an artifact; or make several jobs of its groups"
     return refused(TOO_LARGE, f"the body is larger than {format_size(most)}", hint)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import anyio
 
@@ -13,9 +14,13 @@ from khonsu.control.answers import Answers
 from khonsu.control.calls import Call, Operate
 from khonsu.control.gate import Gate
 from khonsu.control.state import State
-from khonsu.core.operations import OPERATIONS, Direction
+from khonsu.core.operations import OPERATIONS, Direction, Operation
 from khonsu.core.secret import Secret
-from khonsu.errors import InvalidRequest, Unavailable, ensure
+from khonsu.errors import InvalidRequest, StoreError, Unavailable, ensure
+
+READ_TRIES = 20
+READ_AGAIN_SECONDS = 0.1
+"""How often and how soon a read looks again: while a disk is full, writes fail again and again, and reads with them."""
 
 Open = Callable[[Call], AbstractAsyncContextManager[ByteStream]]
 
@@ -53,9 +58,20 @@ class ControlHandler(Handler):
             raise InvalidRequest(f"{operation.name} is a stream")
         try:
             with anyio.fail_after(request.deadline_seconds):
-                return Response(body=await self._answers.once(call, serve))
+                return Response(body=await self._served(operation, call, serve))
         except TimeoutError:
             raise Unavailable(f"{operation.name} took longer than {request.deadline_seconds} s") from None
+
+    async def _served(self, operation: Operation, call: Call, serve: Operate) -> Mapping[str, Any]:
+        """Return an answer; a read that saw what was undone, since the disk is full, looks again."""
+        for _ in range(READ_TRIES - 1 if operation.reads else 0):
+            try:
+                return await serve(call)
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+                await self._state.env.sleep(READ_AGAIN_SECONDS)
+        return await self._answers.once(call, serve)
 
     def authenticate(self, operation: str, credential: Secret | None, /) -> None:
         """Check who asks, before anything else of a request was read."""
