@@ -29,7 +29,7 @@ SMALL = {
     "sleepers": ["--count", "3", "--settle", "0"],
     "c1m": ["--nodes", "5", "--jobs", "2", "--count", "10", "--spread"],
     "nomad-cases": ["--nodes", "1300", "--samples", "1"],
-    "agents": ["--agents", "3", "--allocations", "2", "--seconds", "0"],
+    "agents": ["--agents", "3", "--allocations", "2", "--settle", "0", "--seconds", "0"],
 }
 
 

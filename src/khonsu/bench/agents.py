@@ -27,8 +27,6 @@ from khonsu.env import SystemEnv
 from khonsu.errors import KhonsuError
 
 JOINING = 20
-SETTLE_SECONDS = 5.0
-"""After which nobody holds a request any more that was made while all agents got work at once."""
 LIMIT_SECONDS = 300.0
 
 
@@ -47,13 +45,15 @@ class Load:
     running: int = 0
 
 
-async def agents(*, agents: int = 1_000, allocations: int = 5, seconds: float = 20.0) -> Measured:
+async def agents(*, agents: int = 1_000, allocations: int = 5, settle: float = 5.0, seconds: float = 20.0) -> Measured:
     """Measure the 99th percentile of the seconds that a renewal takes beyond the time that it is held.
 
     Args:
         agents: How many agents there are.
         allocations: How many allocations each has.
-        seconds: For how long it is measured, once all have joined and run their allocations.
+        settle: How long to wait once all have joined and run their allocations: until nobody holds a request any more
+            that was made while all got their work at once.
+        seconds: For how long it is measured after that.
 
     """
     raise_file_limit()
@@ -71,7 +71,7 @@ async def agents(*, agents: int = 1_000, allocations: int = 5, seconds: float = 
                     while load.running < agents * allocations:  # noqa: ASYNC110 - counted by many tasks
                         await anyio.sleep(0.1)
                 at_work = time.perf_counter() - began
-            await anyio.sleep(SETTLE_SECONDS)
+            await anyio.sleep(settle)
             before = await env.run_blocking(processes.cpu_seconds, control.pid)
             began, own = time.perf_counter(), time.process_time()
             load.measuring = True
