@@ -388,7 +388,8 @@ def _message(verdict: Verdict, drafts: Iterable[_Draft]) -> str:
         for one in draft.given_up:
             last = one.slot.ended[0]
             why = last.message or (f"exit code {last.exit_code}" if last.exit_code is not None else "it failed")
-            return f"{last.group}/{last.slot} was given up after {last.reschedules + 1} tries: {why}"
+            tries = "1 try" if not last.reschedules else f"{last.reschedules + 1} tries"
+            return f"{last.group}/{last.slot} was given up after {tries}: {why}"
     return ""
 
 
