@@ -110,6 +110,8 @@ def check(name: str, result: Result, *, code: int = 0) -> None:
         ("job-run", "job run done.toml", 0),
         ("job-run-detach", "job run web.toml --detach", 0),
         ("job-init", "job init new.toml", 0),
+        ("job-init-text", "job init -", 0),
+        ("job-run-print", "job run web.toml --print", 0),
         ("node-list", "node list", 0),
         ("node-status", "node status node-0", 0),
         ("node-invite", "node invite --name mac --label disk=ssd", 0),

@@ -150,7 +150,10 @@ def init(out: Out, file: str, name: str, *, force: bool) -> None:
 
         text = job_template(name)
         if file == "-":
-            out.line(text.rstrip())
+            if out.as_json:
+                out.json({"file": None, "name": name, "text": text})
+            else:
+                out.line(text.rstrip())
             return
         try:
             with Path(file).open("w" if force else "x", encoding="utf-8") as opened:
@@ -160,7 +163,7 @@ def init(out: Out, file: str, name: str, *, force: bool) -> None:
         except OSError as error:
             raise InvalidRequest(f"{file} cannot be written: {error.strerror}") from None
         if out.as_json:
-            out.json({"file": file, "name": name})
+            out.json({"file": file, "name": name, "text": None})
         else:
             out.line(f"Wrote {file}. `khonsu job run {file}` runs it.")
 
