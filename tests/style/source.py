@@ -35,13 +35,21 @@ class Module:
         """Every function and method, nested ones too."""
         return (node for node in ast.walk(self.tree) if isinstance(node, Function))
 
-    def imports(self) -> Iterator[tuple[str, int]]:
+    def imports(self) -> tuple[tuple[str, int], ...]:
         """The dotted name and line of every absolute import, wherever it stands."""
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Import):
-                yield from ((alias.name, node.lineno) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                yield node.module, node.lineno
+        return imports_of(self.tree)
+
+
+@cache
+def imports_of(tree: ast.Module) -> tuple[tuple[str, int], ...]:
+    """Return the name and line of every absolute import of a file; many tests ask for the same ones."""
+    found: list[tuple[str, int]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.append((node.module, node.lineno))
+    return tuple(found)
 
 
 def parse(folder: Path, base: Path) -> tuple[Module, ...]:
