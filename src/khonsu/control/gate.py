@@ -18,12 +18,25 @@ from khonsu.security.tokens import BearerToken, JoinToken
 WHO_ARE_YOU = "this needs a valid credential"
 
 
+KNOWN_MAX = 20_000
+"""So many credentials are known again without a look at their checksum and hash."""
+
+
 @frozen
 class _Local:
     """A credential of this process only: never stored, gone with it."""
 
     token: BearerToken
     role: Role
+
+
+@frozen
+class _Known:
+    """A credential that was found to be right: as long as its record is the same, its text is too."""
+
+    text: Secret
+    record: Credential | _Local
+    caller: Caller
 
 
 class Gate:
@@ -33,6 +46,7 @@ class Gate:
         """Know the stored credentials, and make those of this process."""
         self._state = state
         self._local: dict[str, _Local] = {}
+        self._known: dict[str, _Known] = {}
 
     def local(self, role: Role) -> Secret:
         """Return a credential that lives as long as this process: for its own clients and agents."""
@@ -79,14 +93,30 @@ class Gate:
             raise Unauthenticated(WHO_ARE_YOU)
         if credential.reveal().lstrip().startswith("khj1"):
             return self._identify_invited(JoinToken.parse(credential))
-        token = BearerToken.parse(credential)
-        local = self._local.get(token.id)
-        if local is not None and local.token.secret == token.secret:
-            return Caller(role=local.role, credential=token.id)
-        record = self._state.tables.credentials.get(token.id)
-        if record is None or not token.matches(record.secret_hash) or _over(record.expires_at, self._state.now()):
+        known = self._known.get(_public_part(credential))
+        if known is None or known.record is not self._record(known.caller.credential) or known.text != credential:
+            known = self._check(credential)
+        if isinstance(known.record, Credential) and _over(known.record.expires_at, self._state.now()):
             raise Unauthenticated(WHO_ARE_YOU)
-        return Caller(role=Role(record.role), credential=record.id, node=record.node)
+        return known.caller
+
+    def _check(self, credential: Secret) -> _Known:
+        """Check a credential for the first time, or one that was not right before."""
+        token = BearerToken.parse(credential)
+        match self._record(token.id):
+            case _Local() as record if record.token.secret == token.secret:
+                caller = Caller(role=record.role, credential=token.id)
+            case Credential() as record if token.matches(record.secret_hash):
+                caller = Caller(role=Role(record.role), credential=record.id, node=record.node)
+            case _:
+                raise Unauthenticated(WHO_ARE_YOU)
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        known = self._known[token.id] = _Known(credential, record, caller)
+        return known
+
+    def _record(self, key: str) -> Credential | _Local | None:
+        return self._local.get(key) or self._state.tables.credentials.get(key)
 
     def _identify_invited(self, token: JoinToken) -> Caller:
         record = self._state.tables.join_tokens.get(token.id)
@@ -96,6 +126,11 @@ class Gate:
                 hint="make a new one with `khonsu node invite`",
             )
         return Caller(role=Role.JOIN, credential=token.id, join_token=token.id)
+
+
+def _public_part(credential: Secret) -> str:
+    """Return the id of a bearer token, or anything where it is none."""
+    return credential.reveal().partition(".")[2].partition(".")[0]
 
 
 def _check_role(operation: Operation, caller: Caller) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 from attrs import evolve
 
 from khonsu.control.calls import Call
+from khonsu.control.configs import Configs
 from khonsu.control.find import find_allocation, find_job
 from khonsu.control.queries import Queries
 from khonsu.control.schedulers import Schedulers
 from khonsu.control.state import State
 from khonsu.core import intake
-from khonsu.core.configs import check_configs, check_scheduler, schemas_of
+from khonsu.core.configs import check_configs, check_scheduler
 from khonsu.core.intake import Decision
 from khonsu.core.job import Job
 from khonsu.core.parse import parse_job
@@ -35,6 +36,7 @@ class Jobs:
         self._state = state
         self._queries = queries
         self._schedulers = schedulers
+        self._configs = Configs(state)
 
     async def submit(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.submit`."""
@@ -113,7 +115,7 @@ class Jobs:
             job = await self._state.env.run_blocking(parse_job, named, ignore_unknown=True)
         else:
             job = parse_job(named, ignore_unknown=True)
-        problems = list(check_configs(job, schemas_of(self._state.tables.nodes.values())))
+        problems = list(check_configs(job, self._configs.schemas()))
         if not self._schedulers.knows(job.scheduler):
             problems.extend(check_scheduler(job, self._schedulers.names()))
         if problems:

@@ -8,7 +8,6 @@ top of it fails too, and the tables are rebuilt from the store.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -19,15 +18,10 @@ from attrs import define, field
 from khonsu.abc.store import Change, Delete, Put, Store, Transaction, View
 from khonsu.control.batch import Batch
 from khonsu.control.placed import Placed
+from khonsu.control.scopes import Scopes, scopes_of, scopes_of_placed
 from khonsu.control.tables import ACTIVE, HOT_KINDS, Tables
 from khonsu.core.ids import key_text, make_key
 from khonsu.core.records import (
-    Allocation,
-    Evaluation,
-    Event,
-    JobRecord,
-    JobVersion,
-    Node,
     Record,
     Setting,
     Time,
@@ -48,9 +42,6 @@ Moves = Sequence[tuple[Record | None, Record | None]]
 KEYS_RESERVED = 100_000
 ROWS_PER_READ = 2_000
 REBUILD_PAUSE_SECONDS = 0.5
-
-SCOPES_MAX = 100_000
-"""Of so many scopes it is known when they were last touched; of others only that it was not lately."""
 
 
 @define(eq=False)
@@ -102,9 +93,7 @@ class State:
         self._work = anyio.Event()
         self._failed: KhonsuError | None = Unavailable("the control plane is starting")
         self._durable = ZERO
-        self._start = ZERO
-        self._touched: dict[str, Revision] = {}
-        self._waiters: defaultdict[str, dict[anyio.Event, None]] = defaultdict(dict)
+        self._scopes = Scopes()
         self._sequence = 0
         self._reserved = 0
 
@@ -167,7 +156,7 @@ class State:
 
     def touched(self, *scopes: str) -> Revision:
         """Return the last revision that touched one of the scopes, or a later one for what was not touched lately."""
-        return max(self._start, *(self._touched.get(scope, self._start) for scope in scopes))
+        return self._scopes.touched(*scopes)
 
     def newer(self, after: Revision, *scopes: str) -> bool:
         """Return whether one of the scopes has a durable revision newer than `after`."""
@@ -175,25 +164,11 @@ class State:
 
     async def wait_until(self, condition: Callable[[], bool], *scopes: str) -> None:
         """Wait until a condition holds, looking again whenever one of the scopes is touched or woken."""
-        while not condition():
-            event = anyio.Event()
-            for scope in scopes:
-                self._waiters[scope][event] = None
-            try:
-                await event.wait()
-            finally:
-                self._unwait(event, scopes)
+        await self._scopes.wait_until(condition, *scopes)
 
     def wake(self, scope: str) -> None:
         """Have those who wait for a scope look again."""
-        for event in self._waiters.get(scope, ()):
-            event.set()
-
-    def _unwait(self, event: anyio.Event, scopes: Iterable[str]) -> None:
-        for scope in scopes:
-            del self._waiters[scope][event]
-            if not self._waiters[scope]:
-                del self._waiters[scope]
+        self._scopes.wake(scope)
 
     async def read(self, query: Callable[[View], T]) -> T:
         """Read what the tables do not hold: history, and answers to repeated requests."""
@@ -246,14 +221,14 @@ class State:
         for change in changes:
             if isinstance(change, Placed):
                 self._place(change)
-                scopes.update(dict.fromkeys(_scopes_of(change)))
+                scopes.update(dict.fromkeys(scopes_of_placed(change)))
             else:
                 moves.extend(self._take(change))
         if self._columns is not None:
             self._columns.follow(moves)
         for before, after in moves:
-            scopes.update(dict.fromkeys(_scopes(before, after, batch.revision.number)))
-        self._touch(scopes, batch.revision)
+            scopes.update(dict.fromkeys(scopes_of(before, after, batch.revision.number)))
+        self._scopes.touch(scopes, batch.revision)
         self._open.scopes.update(scopes)
         self._open.changes.extend(changes)
         if self._open.changes:
@@ -261,14 +236,6 @@ class State:
         for listener in self.listeners:
             listener(moves)
         return self._open
-
-    def _touch(self, scopes: Iterable[str], revision: Revision) -> None:
-        """Note when scopes were touched, and forget those that were not for the longest time."""
-        for scope in scopes:
-            self._touched.pop(scope, None)
-            self._touched[scope] = revision
-        while len(self._touched) > SCOPES_MAX:
-            self._start = self._touched.pop(next(iter(self._touched)))
 
     def _place(self, placed: Placed) -> None:
         self.tables.allocations.add(placed)
@@ -303,8 +270,8 @@ class State:
             await self._load_kind(tables, "evaluation", status=status)
         self.tables = tables
         self._columns = None
-        self._durable = self._start = revision
-        self._touched.clear()
+        self._durable = revision
+        self._scopes.begin(revision)
         self._open = Group(revision.next())
         stored = tables.settings.get("sequence")
         self._reserved = int(stored.value) if stored is not None else 0
@@ -359,8 +326,7 @@ class State:
         self._open.end(error)
         while not await self._rebuild():
             await self.env.sleep(REBUILD_PAUSE_SECONDS)
-        for scope in list(self._waiters):
-            self.wake(scope)
+        self._scopes.wake_all()
 
     async def _rebuild(self) -> bool:
         try:
@@ -389,42 +355,16 @@ def _write(transaction: Transaction, changes: Iterable[Change | Placed]) -> None
 
 def _merged(changes: Iterable[Change | Placed]) -> list[Change | Placed]:
     """Return the changes with the puts of a kind in one statement, as far as the order of a kind allows."""
-    merged: list[Change | Placed] = []
-    last: dict[str, int] = {}
+    merged: list[tuple[str, dict[str, Record]] | Delete | Placed] = []
+    joined: dict[str, dict[str, Record]] = {}
     for change in changes:
-        if isinstance(change, Placed):
-            # What is put after it may be about these.
-            last.pop("allocation", None)
-            merged.append(change)
-            continue
-        place = last.get(change.kind)
-        if place is not None and isinstance(change, Put) and isinstance(earlier := merged[place], Put):
-            records = {key_of(record): record for record in (*earlier.records, *change.records)}
-            merged[place] = Put(change.kind, tuple(records.values()))
+        if isinstance(change, Put):
+            if change.kind not in joined:
+                joined[change.kind] = {}
+                merged.append((change.kind, joined[change.kind]))
+            joined[change.kind].update((key_of(record), record) for record in change.records)
         else:
-            last[change.kind] = len(merged)
+            # What is put after it may be about these.
+            joined.pop("allocation" if isinstance(change, Placed) else change.kind, None)
             merged.append(change)
-    return merged
-
-
-def _scopes_of(placed: Placed) -> Iterable[str]:
-    """Return the scopes that new allocations touch."""
-    return (f"job:{placed.job}", "allocations", *(f"assign:{node}" for node in dict.fromkeys(placed.node_ids)))
-
-
-def _scopes(before: Record | None, after: Record | None, number: int) -> Iterable[str]:
-    """Return the scopes that a move touches."""
-    match after if after is not None else before:
-        case Allocation(desired_at=desired_at, node_id=node, job_key=job):
-            assigned = (f"assign:{node}",) if desired_at == number or after is None else ()
-            return (f"job:{job}", "allocations", *assigned)
-        case JobRecord(key=job):
-            return (f"job:{job}", "jobs")
-        case JobVersion(job=job) | Evaluation(job=job):
-            return (f"job:{job}",)
-        case Node(id=node):
-            return (f"node:{node}", "nodes", f"assign:{node}")
-        case Event():
-            return ("events",)
-        case _:
-            return ()
+    return [Put(one[0], tuple(one[1].values())) if isinstance(one, tuple) else one for one in merged]
