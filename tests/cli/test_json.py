@@ -135,6 +135,8 @@ def test_single_copies_have_their_form(khonsu_json: Any) -> None:
     allocation = json.loads(khonsu_json("alloc", "list", "--job", "done").stdout)[0]
     check("alloc-status", khonsu_json("alloc", "status", allocation["id"][:6]))
     check("alloc-logs", khonsu_json("alloc", "logs", allocation["id"]))
+    check("alloc-logs", khonsu_json("job", "logs", allocation["id"][:6]))
+    assert khonsu_json("job", "logs", "nothing").exit_code == 4
     keys = "id job namespace version group slot node status desired health ports exit_code tasks"
     assert set(keys.split()) <= set(allocation)
     keys = "name status attempt exit_code signal out_of_memory pid started_at finished_at"

@@ -10,6 +10,7 @@ import click
 from khonsu.cli.running import Desk, asking
 from khonsu.cli.times import moment
 from khonsu.cli.words import DURATION
+from khonsu.errors import NotFound
 
 if TYPE_CHECKING:
     from khonsu.client.watching import LogStream
@@ -37,8 +38,15 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 @_options
 @asking()
 async def job_logs(desk: Desk, name: str, **options: Any) -> None:
-    """Show the output of a job's copies, each line with its copy where there are several. NAME is a job."""
-    await _show(desk, name, await Copies.of(desk, name), **options)
+    """Show the output of a job's copies, each line with its copy where there are several.
+
+    NAME is a job; where there is none of that name, the prefix of an allocation's ID.
+    """
+    try:
+        copies = await Copies.of(desk, name)
+    except NotFound:
+        copies = None  # the client looks for an allocation, and says what there is not
+    await _show(desk, name, copies, **options)
 
 
 @click.command("logs")
