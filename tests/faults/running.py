@@ -22,6 +22,7 @@ from khonsu.security.trust import client_context
 from khonsu.supervisor.processes import look
 from khonsu.transports.http import HTTPTransport
 from tests.api.raw import Line
+from tests.faults.program import Eager
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -185,7 +186,7 @@ class Server:
 def a_client(folder: Path, url: str) -> Client:
     """Return a client of a control plane whose data are in a folder."""
     token = (folder / "operator.token").read_text().strip()
-    return Client(HTTPTransport(url, ca=folder / "ca.pem"), token=token)
+    return Client(HTTPTransport(url, ca=folder / "ca.pem"), token=token, env=Eager())
 
 
 async def again(ask: Callable[[], Awaitable[T]]) -> T:

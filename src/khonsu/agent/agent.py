@@ -27,7 +27,7 @@ from khonsu.agent.sync import Speaker, Sync
 from khonsu.core.job import Resources
 from khonsu.core.secret import Secret
 from khonsu.env import Env, SystemEnv
-from khonsu.errors import KhonsuError, NotAllowed, Unauthenticated, WrongAuthority
+from khonsu.errors import InvalidRequest, KhonsuError, NotAllowed, Unauthenticated, WrongAuthority
 from khonsu.scopes import Lifetime, bare_task_group, first, run_in_order
 
 NONE: Final[Mapping[str, str]] = MappingProxyType({})
@@ -162,6 +162,11 @@ class Agent(Lifetime):
                 identity = await self._join(parts)
             except NotAllowed:
                 raise refused from None
+            except InvalidRequest:
+                # Without a token it is not even known whom to trust with a join.
+                if self._join_token is None:
+                    raise refused from None
+                raise
         else:
             identity = await self._join(parts)
         await parts.belong_to(identity.cluster)
