@@ -250,6 +250,17 @@ def test_canaries_run_beside_the_old_copies_until_all_are_healthy() -> None:
     assert versions_running(model) == [2, 2, 2, 2]
 
 
+def test_copies_that_run_on_do_not_date_a_rollout_back() -> None:
+    """A rollout has all of its time, however long the copies of an unchanged group have been healthy."""
+    model = settled(make_job("service", make_group("a"), make_group("b")))
+    model.advance(3600)
+    model.submit(make_job("service", make_group("a"), make_group("b", work=2)))
+    model.step()
+    changes = model.look()
+    assert changes.rollout is not None
+    assert (changes.rollout.status, changes.rollout.progressed_at) == ("running", model.now)
+
+
 def test_an_exclusive_group_has_no_canary() -> None:
     """A canary would be a second instance of its slot."""
     policy = Update(canary=1)

@@ -81,9 +81,10 @@ def _revert_to(look: Look, scenes: Iterable[Scene]) -> int | None:
 
 
 def _progress(rollout: Rollout, scenes: Iterable[Scene]) -> Time:
-    """Return when a new copy last became healthy, or when the rollout began."""
+    """Return when a copy of the version last became healthy; never before the rollout began."""
     ours = (one for scene in scenes for one in scene.allocations if one.version == rollout.version)
-    return max((one.healthy_at for one in ours if one.healthy_at is not None), default=rollout.progressed_at)
+    # Copies of an unchanged group run on under the new version, and may have been healthy for days.
+    return max([rollout.progressed_at, *(one.healthy_at for one in ours if one.healthy_at is not None)])
 
 
 def _faults(scene: Scene, rollout: Rollout) -> Iterator[tuple[float, str]]:
