@@ -113,6 +113,12 @@ def test_nothing_that_lives_is_ever_forgotten(rows: list[tuple[AllocationStatus,
         assert not is_old_job(job, copies, policy, NOW)
 
 
+def test_the_copy_that_did_the_work_is_remembered() -> None:
+    """A slot stays done when a second copy of it was stopped after the first had come back and completed."""
+    done, second = copy(1, hours=30.0), copy(2, A.STOPPED, hours=29.0)
+    assert old_allocations([done, second], POLICY, NOW) == ()
+
+
 def test_old_versions_are_forgotten_but_those_in_use() -> None:
     """The present one, the stable one, those of copies, and the newest stay."""
     job = record(version=3, stable_version=2)

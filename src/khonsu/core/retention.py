@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from attrs import field, frozen
 
 from khonsu.core.records import Allocation, JobRecord, JobVersion
-from khonsu.core.states import JobStatus
+from khonsu.core.states import AllocationStatus, JobStatus
 from khonsu.core.units import seconds
 
 HOUR = 3600.0
@@ -60,6 +60,9 @@ def old_allocations(allocations: Iterable[Allocation], policy: Retention, now: f
     known = tuple(allocations)
     kept = {allocation.id for allocation in latest(known).values()}
     kept |= {allocation.previous for allocation in known if allocation.live and allocation.previous}
+    # What has done the work of a batch slot says that it is done, even where another copy ended after it.
+    done = (allocation for allocation in known if allocation.status is AllocationStatus.COMPLETE)
+    kept |= {allocation.id for allocation in latest(done).values()}
     ended = sorted(
         (allocation for allocation in known if not allocation.live and allocation.id not in kept),
         key=lambda allocation: allocation.changed_at,
