@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,8 +51,11 @@ async def said(connection: Connection, operation: str, body: Any) -> None:
     try:
         await connection.call(Request(operation=operation, body=body))
     except KhonsuError as error:
-        assert error.status != 500, (body, error)
-        assert error.message
+        refusal = error.status, error.message
+    else:
+        return
+    assert refusal[0] != 500, (body, refusal)
+    assert refusal[1]
 
 
 async def in_order(home: Cluster, node: Node) -> None:
@@ -59,7 +63,7 @@ async def in_order(home: Cluster, node: Node) -> None:
     await node.sync(facts=facts())
     for job in ("web", "later"):
         await home.client.submit(service(job, count=1, cpu=100))
-        await home.until(lambda job=job: home.copies(job))
+        await home.until(partial(home.copies, job))
     assert {one.name for one in await home.client.nodes()} >= {"odd", "good"}
     assert all(one.status is NodeStatus.READY for one in await home.client.nodes() if one.name == "good")
     await home.client.allocations()
