@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import evolve
@@ -11,12 +13,20 @@ from hypothesis import strategies as st
 from khonsu.control.allocations import Allocations
 from khonsu.control.placed import Placed, column
 from khonsu.core.ids import EvaluationId, NodeId, key_text
-from khonsu.core.records import Allocation, Time
-from khonsu.core.states import AllocationStatus
+from khonsu.core.records import Time
+from khonsu.core.states import AllocationStatus as A
+from khonsu.core.states import Desired
 from khonsu.stores.tables import tables
 
 EVALUATION = EvaluationId(key_text(1))
 NODES = [NodeId(key_text(number)) for number in range(2, 6)]
+
+
+CHANGES: Mapping[str, Callable[[int], dict[str, Any]]] = {
+    "end": lambda _: {"status": A.COMPLETE},
+    "stop": lambda number: {"desired": Desired.STOP, "desired_at": number},
+    "lose": lambda _: {"status": A.UNKNOWN},
+}
 
 
 def placed(first: int, job: str, nodes: list[NodeId]) -> Placed:
@@ -49,7 +59,11 @@ def test_a_column_of_equal_values_is_one_value(values: list[int]) -> None:
     assert found == (0 if set(values) <= {0} else [*values, 0])
 
 
-@given(st.lists(st.tuples(st.sampled_from(["place", "read", "end", "drop"]), st.integers(0, 30)), max_size=40))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["place", "read", "end", "stop", "lose", "drop"]), st.integers(0, 30)), max_size=40
+    )
+)
 def test_columns_and_records_are_the_same_to_those_who_ask(steps: list[tuple[str, int]]) -> None:
     """Whatever is done and asked in between, the answers are those of records that were put one by one."""
     lazy, plain = Allocations(), Allocations()
@@ -65,24 +79,23 @@ def test_columns_and_records_are_the_same_to_those_who_ask(steps: list[tuple[str
         elif known and (key := known[number % len(known)]):
             if step == "read":
                 assert lazy[key] == plain[key]
-            elif step == "end":
-                record = ended(plain[key])
+            elif step in CHANGES:
+                record = evolve(plain[key], **CHANGES[step](first))
                 lazy.put(record)
                 plain.put(record)
             else:
                 lazy.drop(key)
                 plain.drop(key)
         assert lazy.live == plain.live == sum(one.live for one in plain.values())
-        assert lazy.counts() == plain.counts()
-    for after in (0, 1005, first):
-        assert [lazy.assigned(node, after) for node in NODES] == [plain.assigned(node, after) for node in NODES]
+        assert lazy.counts() == plain.counts() == Counter(str(one.status) for one in plain.values())
+    for node in NODES:
+        there = [one for one in plain.values() if one.node_id == node]
+        assert lazy.unknown(node) == plain.unknown(node) == any(one.status is A.UNKNOWN for one in there)
+        for after in (-1, 1005, first):
+            wanted = [one for one in there if one.live and one.desired_at > after]
+            assert lazy.assigned(node, after) == plain.assigned(node, after) == wanted
     assert [lazy.of_job(f"default/job-{number}") for number in range(3)] == [
         plain.of_job(f"default/job-{number}") for number in range(3)
     ]
     assert [lazy.on_node(node) for node in NODES] == [plain.on_node(node) for node in NODES]
     assert list(lazy.items()) == list(plain.items())
-
-
-def ended(allocation: Allocation) -> Allocation:
-    """Return an allocation that has ended."""
-    return evolve(allocation, status=AllocationStatus.COMPLETE)

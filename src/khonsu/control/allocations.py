@@ -19,6 +19,9 @@ class Allocations(Mapping[str, Allocation]):
         self._all: dict[AllocationId, Allocation | Placed] = {}
         self._of_job: defaultdict[str, dict[AllocationId, None]] = defaultdict(dict)
         self._on_node: defaultdict[str, dict[AllocationId, None]] = defaultdict(dict)
+        self._changed: dict[str, int] = {}
+        """By node, the number of the last revision that changed what is wanted of one of its allocations."""
+        self._unknown: Counter[str] = Counter()
         self.live = 0
         """How many count against their nodes."""
 
@@ -44,9 +47,15 @@ class Allocations(Mapping[str, Allocation]):
 
     def assigned(self, node: str, after: int) -> list[Allocation]:
         """Return the live allocations of a node of which something else is wanted since the revision of a number."""
+        if self._changed.get(node, -1) <= after:
+            return []
         known = self._all
         keys = [key for key in self._on_node.get(node, ()) if known[key].desired_at > after]
         return [one for one in map(self._made, keys) if one.live]
+
+    def unknown(self, node: str) -> bool:
+        """Return whether it is unknown what some allocation of a node does."""
+        return self._unknown[node] > 0
 
     def counts(self) -> Counter[str]:
         """Return how many there are of each status."""
@@ -61,13 +70,17 @@ class Allocations(Mapping[str, Allocation]):
         on_node = self._on_node
         for key, node in zip(ids, placed.node_ids, strict=True):
             on_node[node][key] = None
+        self._changed.update(dict.fromkeys(placed.node_ids, placed.desired_at))
         self.live += len(ids)
 
     def put(self, record: Allocation) -> None:
         """Take an allocation, over an earlier one with the same id."""
         before = self.get(record.id)
         self._all[record.id] = record
-        self.live += record.live - (before is not None and before.live)
+        self._changed[record.node_id] = max(record.desired_at, self._changed.get(record.node_id, 0))
+        self._count(record, 1)
+        if before is not None:
+            self._count(before, -1)
         if before is None:
             self._of_job[record.job_key][record.id] = None
             self._on_node[record.node_id][record.id] = None
@@ -78,11 +91,20 @@ class Allocations(Mapping[str, Allocation]):
         if record is None:
             return
         del self._all[record.id]
-        self.live -= record.live
+        self._count(record, -1)
         for index, owner in ((self._of_job, record.job_key), (self._on_node, record.node_id)):
             del index[owner][record.id]
             if not index[owner]:
                 del index[owner]
+        if record.node_id not in self._on_node:
+            del self._changed[record.node_id]
+
+    def _count(self, record: Allocation, sign: int) -> None:
+        self.live += sign * record.live
+        if record.status is AllocationStatus.UNKNOWN:
+            self._unknown[record.node_id] += sign
+            if not self._unknown[record.node_id]:
+                del self._unknown[record.node_id]
 
     def _made(self, key: AllocationId) -> Allocation:
         found = self._all[key]

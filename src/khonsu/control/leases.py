@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from khonsu.control.state import State
+from khonsu.control.state import Moves, State
 from khonsu.core.ids import NodeId
 from khonsu.core.leases import LeaseBook, LeaseTerms, Silence, mass_loss
+from khonsu.core.records import Node
 from khonsu.core.states import NodeStatus
 
 TICK_SECONDS = 0.25
@@ -27,6 +28,9 @@ class Leases:
             down=[node.id for node in nodes if node.status is NodeStatus.DOWN],
             tick_seconds=TICK_SECONDS,
         )
+        self._mass_loss: bool | None = None
+        state.listeners.append(self._follow)
+        state.rebuilt.append(self._forget)
 
     def renew(self, node: NodeId, received_at: float) -> LeaseTerms:
         """Renew a lease from the moment its request was received."""
@@ -40,4 +44,13 @@ class Leases:
 
     def mass_loss(self) -> bool:
         """Return whether so many nodes vanished together that nothing is to be replaced."""
-        return mass_loss(self._state.tables.nodes.values())
+        if self._mass_loss is None:
+            self._mass_loss = mass_loss(self._state.tables.nodes.values())
+        return self._mass_loss
+
+    def _follow(self, moves: Moves) -> None:
+        if any(isinstance(before or after, Node) for before, after in moves):
+            self._forget()
+
+    def _forget(self) -> None:
+        self._mass_loss = None

@@ -72,4 +72,4 @@ class Placed:
 def column(values: Sequence[Any]) -> Any:
     """Return the values, or the one that they all are, as `Columns` has it. Not for sequences of sequences."""
     one = values[0]
-    return one if all(value is one or value == one for value in values) else list(values)
+    return one if values.count(one) == len(values) else list(values)

@@ -57,6 +57,12 @@ class Scopes:
         for event in self._waiters.get(scope, ()):
             event.set()
 
+    def wake_each(self, scopes: Iterable[str]) -> None:
+        """Have those who wait for some scopes look again, in the order of the scopes."""
+        for scope in scopes:
+            if scope in self._waiters:
+                self.wake(scope)
+
     def wake_all(self) -> None:
         """Have all who wait look again."""
         for scope in list(self._waiters):

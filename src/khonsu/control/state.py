@@ -315,8 +315,7 @@ class State:
             self._flying = None
             self._durable = group.revision
             group.end()
-            for scope in group.scopes:
-                self.wake(scope)
+            self._scopes.wake_each(group.scopes)
 
     async def _undo(self, group: Group, error: StoreError) -> None:
         """Fail a group and all that was decided on top of it, and rebuild the tables."""

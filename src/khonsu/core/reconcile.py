@@ -159,11 +159,10 @@ def _lost(look: Look, allocations: Iterable[Allocation]) -> tuple[tuple[Allocati
 
 def _drain_deadlines(look: Look, allocations: Iterable[Allocation]) -> Iterator[float]:
     """Yield when the copies on draining nodes have to be gone, where that is still to come."""
-    if any(node.drain_deadline_at is not None for node in look.nodes.values()):
-        for one in allocations:
-            deadline = look.nodes[one.node_id].drain_deadline_at if one.live else None
-            if deadline is not None and deadline > look.now:
-                yield deadline
+    for one in allocations:
+        deadline = look.nodes[one.node_id].drain_deadline_at if one.live else None
+        if deadline is not None and deadline > look.now:
+            yield deadline
 
 
 def _stop_after_seconds(look: Look, allocation: Allocation) -> float | None:

@@ -124,12 +124,13 @@ def check_plan(plan: Plan, changes: Changes, nodes: int) -> None:
     for name, column, limit in (("group", columns[0], len(plan.groups)), ("node", columns[2], nodes)):
         if len(column) and not 0 <= int(column.min()) <= int(column.max()) < limit:
             raise PluginError(f"{wrong} has a {name} that is not there")
-    wanted = Counter((place.group, place.slot) for place in changes.place)
-    placed = zip(plan.placements.group.tolist(), plan.placements.slot.tolist(), strict=True)
-    for (group, slot), count in Counter((plan.groups[group], slot) for group, slot in placed).items():
-        if count > wanted[group, slot]:
-            how = "more often than wanted" if wanted[group, slot] else "which nobody wants"
-            raise PluginError(f"{wrong} places slot {slot} of group {group}, {how}")
+    wanted = {(place.group, place.slot) for place in changes.place}
+    groups = [plan.groups[group] for group in plan.placements.group.tolist()]
+    placed = list(zip(groups, plan.placements.slot.tolist(), strict=True))
+    if len(set(placed)) < len(placed) or not wanted.issuperset(placed):
+        (group, slot), _ = max(Counter(placed).items(), key=lambda item: (item[0] not in wanted, item[1]))
+        how = "more often than wanted" if (group, slot) in wanted else "which nobody wants"
+        raise PluginError(f"{wrong} places slot {slot} of group {group}, {how}")
     if plan.stops != changes.stop:
         raise PluginError(f"{wrong} does not stop what is to be stopped")
 
