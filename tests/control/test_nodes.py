@@ -129,6 +129,22 @@ async def test_a_drained_node_is_emptied(home: Cluster) -> None:
     assert nodes_of(await home.until_copies("all", 2)) == ["a", "b"]
 
 
+async def test_the_copies_of_system_jobs_leave_a_drained_node_last(home: Cluster) -> None:
+    """They stop as soon as they are the only ones left, long before the deadline."""
+    await home.client.submit(service("all", type="system"))
+    holder, other = await two_with_a_copy(home)
+    await home.until_copies("all", 2)
+    await home.client.drain_node(holder.name, deadline="1h")
+    await home.until(lambda: home.tables.nodes[holder.id].eligibility is Eligibility.INELIGIBLE)
+    assert nodes_of(home.copies("all")) == [other.name]
+
+
+async def test_a_node_that_joins_and_never_calls_is_down_after_a_lease(home: Cluster) -> None:
+    """An agent may die between its join and its first call."""
+    await home.node("a")
+    await home.until(lambda: status_of(home, "a") is NodeStatus.DOWN, seconds=12.0)
+
+
 async def test_a_drain_ends_at_its_deadline(home: Cluster) -> None:
     """A batch copy may finish until then, and is moved after it."""
     nodes = await home.running("a", "b")

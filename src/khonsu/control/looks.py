@@ -76,7 +76,7 @@ class Looks:
             origin=origin or (version.origin if version is not None else "submit"),
             no_room=no_room,
             paused=self._leases.mass_loss(),
-            emptied=self._emptied(),
+            emptied=self.emptied(),
             suits=_Suits(self._state),
         )
 
@@ -95,7 +95,7 @@ class Looks:
             fleet=fleet.snapshot(self._state.closed, job=record.key),
         )
 
-    def _emptied(self) -> frozenset[NodeId]:
+    def emptied(self) -> frozenset[NodeId]:
         """Return the draining nodes where only copies of system jobs are left."""
         tables = self._state.tables
         draining = (node for node in tables.nodes.values() if node.eligibility is Eligibility.DRAINING)

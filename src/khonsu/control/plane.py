@@ -226,7 +226,7 @@ class Parts:
                 schedulers=self.schedulers,
             )
             loops.start_soon(worker.run)
-        loops.start_soon(Reaper(self.state, self.nodes, self.leases).run)
+        loops.start_soon(Reaper(self.state, self.nodes, self.leases, self.looks).run)
         loops.start_soon(Unblocker(self.state, self.broker).run)
         loops.start_soon(self._pruner.run)
 

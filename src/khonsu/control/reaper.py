@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import evolve
 
 from khonsu.control.batch import Batch
 from khonsu.control.leases import Leases
+from khonsu.control.looks import Looks
 from khonsu.control.nodes import Nodes
 from khonsu.control.state import State
 from khonsu.core.ids import NodeId
@@ -17,12 +20,13 @@ from khonsu.errors import StoreError
 class Reaper:
     """Looks at the leases four times a second, and when one is about to end."""
 
-    def __init__(self, state: State, nodes: Nodes, leases: Leases) -> None:
+    def __init__(self, state: State, nodes: Nodes, leases: Leases, looks: Looks) -> None:
         """Work on a state."""
         self._state = state
         self._nodes = nodes
         self._leases = leases
-        self._owed: set[NodeId] = set()
+        self._looks = looks
+        self._emptied: frozenset[NodeId] = frozenset()
         self._braking = False
 
     async def run(self) -> None:
@@ -30,31 +34,49 @@ class Reaper:
         while True:
             await self._state.env.sleep(self._leases.book.patience_seconds(self._state.env.monotonic()))
             now = self._state.env.monotonic()
-            self._owed.update(self._leases.book.expire(now))
+            self._leases.book.expire(now)
             self._leases.book.forget(self._state.tables.nodes, now)
             try:
-                await self._tick()
+                await self._tick(now)
             except StoreError:
                 continue
 
-    async def _tick(self) -> None:
-        owed = [self._state.tables.nodes.get(node) for node in sorted(self._owed)]
+    async def _tick(self, now: float) -> None:
+        gone = self._silent(now)
         draining = [n for n in self._state.tables.nodes.values() if n.eligibility is Eligibility.DRAINING]
-        if not owed and not draining and not self._braking:
+        if not gone and not draining and not self._braking:
             return
         batch = self._state.batch()
-        for node in owed:
-            if node is not None and node.status is NodeStatus.READY and node.id not in self._leases.book:
-                self._nodes.lose_contact(batch, node)
+        for node in gone:
+            self._nodes.lose_contact(batch, node)
         for node in draining:
             self._end_drain(batch, node)
-        if batch.changes:
+        emptied = self._looks.emptied() if draining else frozenset()
+        self._look_at_last(batch, emptied - self._emptied)
+        if batch.changes or batch.looks:
             await self._state.commit(batch)
-        self._owed.difference_update({node.id for node in owed if node is not None}, self._gone())
+        self._emptied = emptied
         await self._brake()
 
-    def _gone(self) -> set[NodeId]:
-        return {node for node in self._owed if node not in self._state.tables.nodes}
+    def _silent(self, now: float) -> list[Node]:
+        """Return the nodes that are ready in the records and have no lease any more.
+
+        One that was never heard of has joined and not called yet: it gets a lease, so that it is missed if it never
+        does.
+        """
+        nodes, book = self._state.tables.nodes, self._leases.book
+        ready = [key for key in sorted(book.without_lease(nodes)) if nodes[key].status is NodeStatus.READY]
+        for key in ready:
+            if book.heard_at(key) is None:
+                book.renew(key, now)
+        return [nodes[key] for key in ready if key not in book]
+
+    def _look_at_last(self, batch: Batch, emptied: Iterable[NodeId]) -> None:
+        """Have the system jobs looked at whose copies are the last on a node that is drained: now they stop too."""
+        for key in sorted(emptied):
+            for allocation in self._state.tables.allocations_on(key):
+                if allocation.live:
+                    batch.evaluate(allocation.job_key, "drain")
 
     def _end_drain(self, batch: Batch, node: Node) -> None:
         """End the drain of a node that has nothing left to move; it gets no new work until somebody says so."""

@@ -130,6 +130,10 @@ class LeaseBook:
         """Return whether a node holds a lease."""
         return node in self._heard
 
+    def without_lease(self, known: Mapping[NodeId, object]) -> set[NodeId]:
+        """Return which of some nodes hold none."""
+        return known.keys() - self._heard.keys()
+
     def renew(self, node: NodeId, received_at: float) -> LeaseTerms:
         """Renew a lease from the moment that the request was received, and return its terms.
 
