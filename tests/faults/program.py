@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,10 +186,17 @@ def run(order: dict[str, Any], pipe: int) -> None:
     anyio.run(work)
 
 
+def bury(*_: object) -> None:
+    """Take note of those who have died."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def serve(orders: socket.socket) -> None:
     """Fork a program for each message."""
     np.zeros(1)  # it is loaded, as all the rest
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, bury)
     while True:
         data, pipes, *_ = socket.recv_fds(orders, 2**16, 1)
         if not data:
