@@ -2,15 +2,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 from attrs import evolve
 
 from khonsu.abc.transport import Request
+from khonsu.core.codec import to_json
 from khonsu.core.operations import OPERATIONS, Direction, Operation, Role
+from khonsu.core.protocol import JoinRequest
 from khonsu.core.records import Time
 from khonsu.core.secret import Secret
-from khonsu.errors import Conflict, InvalidRequest, NotAllowed, Unauthenticated
-from tests.control.cluster import Cluster, cluster
+from khonsu.errors import Conflict, InvalidRequest, KhonsuError, NotAllowed, Unauthenticated
+from tests.control.cluster import Cluster, cluster, facts
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +79,35 @@ async def test_a_join_token_is_good_once(home: Cluster) -> None:
     with pytest.raises(Unauthenticated, match="was used") as caught:
         await home.joined("b", token)
     assert caught.value.hint is not None
+
+
+async def test_a_join_token_is_good_once_also_at_the_same_time(home: Cluster) -> None:
+    """Of requests that race for it one becomes a node, and the others are not let in as something else."""
+    connection = await home.connect(await home.plane.invite(name="a", labels={"zone": "x"}))
+    refused: list[KhonsuError] = []
+
+    async def join(name: str) -> None:
+        body = to_json(JoinRequest(name=name, facts=facts()))
+        try:
+            await connection.call(Request(operation="node.join", body=body, idempotency_key=name))
+        except (Unauthenticated, Conflict) as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as group:
+        for name in ("a", "b", "c"):
+            group.start_soon(join, name)
+    assert [node.name for node in await home.client.nodes()] == ["a"]
+    assert len(refused) == 2
+
+
+async def test_a_join_token_that_is_used_meanwhile_makes_no_free_node(home: Cluster) -> None:
+    """Between the gate and the decision a token may be used; whoever comes second is not taken for a local agent."""
+    token = await home.plane.invite(name="a")
+    body = to_json(JoinRequest(name="b", facts=facts()))
+    _, late = home.plane.parts.gate.admit(Request(operation="node.join", body=body, credential=token))
+    await home.joined("a", token)
+    with pytest.raises(Unauthenticated, match="was used"):
+        await home.plane.parts.nodes.join(late)
 
 
 async def test_a_join_token_may_be_for_one_name(home: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -10,11 +11,12 @@ from attrs import define, field
 
 from khonsu.control.calls import Call, Operate
 from khonsu.control.state import State
-from khonsu.core.operations import OPERATIONS
+from khonsu.core.operations import OPERATIONS, Role
 from khonsu.core.records import IdempotencyKey
-from khonsu.errors import Conflict
+from khonsu.errors import Conflict, InvalidRequest, StoreError
 
-KEY_LENGTH_MAX = 128
+KEY_LENGTH_MAX = 255
+"""Of the key as its caller knows it."""
 
 
 @define(eq=False)
@@ -35,15 +37,19 @@ class Answers:
     async def once(self, call: Call, serve: Operate) -> Mapping[str, Any]:
         """Serve a call, once for each key.
 
+        Keys are the operators': what agents ask for is the same when it is repeated, and their callers must not be kept
+        waiting between the gate and the decision.
+
         Raises:
             Conflict: The key was used for another request.
+            InvalidRequest: The key is too long.
 
         """
         key = call.idempotency_key
-        if key is None or OPERATIONS[call.request.operation].method == "GET":
+        if key is None or call.caller.role is not Role.OPERATOR or OPERATIONS[call.request.operation].reads:
             return await serve(call)
-        if len(key) > KEY_LENGTH_MAX:
-            raise Conflict(f"an idempotency key has at most {KEY_LENGTH_MAX} letters")
+        if len(call.request.idempotency_key or "") > KEY_LENGTH_MAX:
+            raise InvalidRequest(f"an idempotency key has at most {KEY_LENGTH_MAX} letters")
         while (flight := self._flying.get(key)) is not None:
             await flight.done.wait()
         flight = self._flying[key] = _Flight()
@@ -56,6 +62,11 @@ class Answers:
                     "this idempotency key was used for another request", hint="use a new key for each request"
                 )
             return known.answer
+        except anyio.get_cancelled_exc_class():
+            # What was decided is on its way to the disk all the same, and a repeat must find it there.
+            with anyio.CancelScope(shield=True), suppress(StoreError):
+                await self._state.settled()
+            raise
         finally:
             del self._flying[key]
             flight.done.set()
