@@ -12,12 +12,11 @@ import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from socket import SOL_SOCKET
+from socket import AF_UNIX, SOCK_STREAM, SOL_SOCKET
+from socket import socket as Socket  # noqa: N812 - it is a class
 from typing import Any
 
 import anyio
-import anyio.abc
-from anyio.streams.buffered import BufferedByteReceiveStream
 
 from khonsu import supervisor
 from khonsu.drivers.programs import why_not_for_this_machine
@@ -31,21 +30,53 @@ _START_SECONDS_MAX = 30.0
 _TRIES = 5
 _SOCKET_PATH_BYTES_MAX = 100
 _PEER = struct.Struct("3i")
-_GONE = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 
 class _Line:
-    """One connection: a request, then its answer, then the next request."""
+    """One connection: a request, then its answer, then the next request.
 
-    def __init__(self, stream: anyio.abc.ByteStream) -> None:
-        self.stream = stream
-        self._answers = BufferedByteReceiveStream(stream)
+    On a plain socket: for each answer that is waited for, `anyio.connect_unix`'s stream asks the system six times
+    instead of twice, and that is a tenth of what the start of a task costs.
+    """
+
+    def __init__(self, socket: Socket) -> None:
+        self.socket = socket
+        self._answers = bytearray()
 
     async def call(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """Have a task started."""
-        await self.stream.send(json.dumps({"id": 0, "spawn": spec}).encode() + b"\n")
-        answer = json.loads(await self._answers.receive_until(b"\n", _ANSWER_BYTES_MAX))
-        return dict(answer)
+        """Have a task started.
+
+        Raises:
+            OSError: The server is gone.
+
+        """
+        await self._send(json.dumps({"id": 0, "spawn": spec}).encode() + b"\n")
+        while (end := self._answers.find(b"\n")) < 0:
+            await anyio.wait_readable(self.socket.fileno())
+            await self._receive()
+        line = bytes(self._answers[:end])
+        del self._answers[: end + 1]
+        return dict(json.loads(line))
+
+    async def _send(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[self.socket.send(data) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self.socket.fileno())
+
+    async def _receive(self) -> None:
+        try:
+            data = self.socket.recv(_ANSWER_BYTES_MAX)
+        except BlockingIOError:
+            return
+        if not data or len(self._answers) > _ANSWER_BYTES_MAX:
+            raise ConnectionResetError("the fork server ended the connection")
+        self._answers += data
+
+    def close(self) -> None:
+        """End the connection; nobody waits for an answer any more."""
+        self.socket.close()
 
 
 class ForkServerClient:
@@ -84,12 +115,12 @@ class ForkServerClient:
                 line = self._idle.pop() if self._idle else await self._connect()
                 try:
                     answer = await line.call(spec)
-                except _GONE:
-                    await anyio.aclose_forcefully(line.stream)
+                except OSError:
+                    line.close()
                     await self.aclose()  # the others lead to the same dead server
                 except BaseException:
                     # An answer that nobody reads would be taken for that of the next request.
-                    await anyio.aclose_forcefully(line.stream)
+                    line.close()
                     raise
                 else:
                     self._idle.append(line)
@@ -100,7 +131,7 @@ class ForkServerClient:
         """Close the connections; the server goes on while it has tasks."""
         lines, self._idle = self._idle, []
         for line in lines:
-            await anyio.aclose_forcefully(line.stream)
+            line.close()
 
     async def _connect(self) -> _Line:
         try:
@@ -120,15 +151,14 @@ class ForkServerClient:
 
     async def _dial(self) -> _Line:
         async with _short_path(self._directory, self._env) as path:
-            stream = await anyio.connect_unix(path)
+            dialled = _connected(path)
         option = _peer_option()
         if option is not None:
-            raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - anyio's, no database's
-            _, user, _ = _PEER.unpack(raw.getsockopt(SOL_SOCKET, option, _PEER.size))
+            _, user, _ = _PEER.unpack(dialled.getsockopt(SOL_SOCKET, option, _PEER.size))
             if user != os.getuid():
-                await stream.aclose()
+                dialled.close()
                 raise DriverError(f"{self._directory} is served by another user ({user})")
-        return _Line(stream)
+        return _Line(dialled)
 
     def _start(self) -> None:
         """Start a server, which leaves us; returns when somebody serves the folder."""
@@ -158,6 +188,21 @@ class ForkServerClient:
         if done.returncode:
             reason = done.stderr.decode("utf-8", "replace").strip()[-500:]
             raise DriverError(f"the fork server does not start (exit code {done.returncode}): {reason}")
+
+
+def _connected(path: str) -> Socket:
+    """Return a socket that is connected, which a local one is at once or not at all."""
+    made = Socket(AF_UNIX, SOCK_STREAM)
+    made.setblocking(False)
+    try:
+        made.connect(path)
+    except BlockingIOError as error:
+        made.close()
+        raise ConnectionRefusedError(error.errno, "too many wait for the fork server already") from error
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def _peer_option() -> int | None:
