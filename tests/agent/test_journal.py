@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from khonsu.agent import journal as journals
 from khonsu.agent.journal import Damaged, decode, encode, open_journal, replay
 from khonsu.env import SystemEnv
 from khonsu.errors import StoreTooNew
@@ -195,3 +197,38 @@ async def test_a_disk_that_fails_is_waited_for(tmp_path: Path) -> None:
         hindrance.rmdir()
     assert sorted(said) == ["a", "b"]
     assert replay(decode(path.read_bytes())) == {"a": "a", "b": "b"}
+
+
+@pytest.mark.anyio
+async def test_the_end_waits_for_a_write_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file is not closed under a write, which might then go to whatever is opened next."""
+    begun, go_on = threading.Event(), threading.Event()
+    write = journals._write
+
+    def slow(file: int, data: bytes, fsync: Any) -> int:
+        begun.set()
+        assert go_on.wait(10.0)
+        return write(file, data, fsync)
+
+    async def release() -> None:
+        for _ in range(100):
+            await anyio.lowlevel.checkpoint()
+        go_on.set()
+
+    path = tmp_path / "journal"
+    async with anyio.create_task_group() as group:
+        async with open_journal(path, SystemEnv()) as (journal, _):
+            journal.put("a", 1)
+            await journal.durable()
+            monkeypatch.setattr(journals, "_write", slow)
+            journal.put("b", 2)
+            group.start_soon(journal.durable)
+            while not begun.is_set():
+                await anyio.lowlevel.checkpoint()
+            group.start_soon(release)
+        assert go_on.is_set()
+    async with open_journal(path, SystemEnv()) as (_, found):
+        assert found.values == {"a": 1, "b": 2}
+    assert caplog.messages == []

@@ -248,14 +248,17 @@ async def open_journal(path: Path, env: Env) -> AsyncGenerator[tuple[Journal, Fo
     async with env.worker("journal") as worker:
         found = await worker.run(_read, path, int(env.now()))
         journal = Journal(path, worker, env, found.values)
-        async with bare_task_group() as group:
-            group.start_soon(journal.write)
-            try:
-                yield journal, found
-            finally:
-                group.cancel_scope.cancel()
-                with anyio.CancelScope(shield=True):
-                    await journal.close()
+        try:
+            async with bare_task_group() as group:
+                group.start_soon(journal.write)
+                try:
+                    yield journal, found
+                finally:
+                    group.cancel_scope.cancel()
+        finally:
+            # Not before the task above has ended: it may be in the middle of a write, to a file that must be open.
+            with anyio.CancelScope(shield=True):
+                await journal.close()
 
 
 # What runs on the thread.
