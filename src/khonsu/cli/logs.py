@@ -10,6 +10,7 @@ import click
 from khonsu.cli.running import Desk, asking
 from khonsu.cli.times import moment
 from khonsu.cli.words import DURATION
+from khonsu.core.retention import latest
 from khonsu.errors import NotFound
 
 if TYPE_CHECKING:
@@ -91,10 +92,22 @@ class Copies:
         self.several = len(set(self._names.values())) > 1
         """Whether lines say whose they are."""
 
+    async def say_missing(self, copies: Iterable[Allocation]) -> None:
+        """Say of which current copies the output cannot be had."""
+        ready = {one.id for one in await self._desk.client.nodes() if one.status == "ready"}
+        for one in latest(copies).values():
+            if one.node_id not in ready:
+                name = self._names[one.id]
+                self._desk.out.note(f"the output of {name} is on node {one.node}, which cannot be asked")
+
     @classmethod
     async def of(cls, desk: Desk, job: str) -> Copies:
         """Return those of a job that there are now."""
-        return cls(desk, await desk.client.allocations(job=job))
+        known = await desk.client.allocations(job=job)
+        made = cls(desk, known)
+        if made.several:
+            await made.say_missing(known)
+        return made
 
     async def name(self, line: LogLine) -> str:
         """Return what the copy that wrote a line is called."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import anyio
@@ -14,7 +14,9 @@ from khonsu.control.calls import Call
 from khonsu.control.find import find_allocation, find_job
 from khonsu.control.state import State
 from khonsu.control.streams import Streams, fed
+from khonsu.core.codec import from_json, loads
 from khonsu.core.job import JSON
+from khonsu.core.protocol import LogLine
 from khonsu.core.records import Allocation
 from khonsu.core.retention import latest
 from khonsu.core.states import AllocationStatus, NodeStatus
@@ -23,6 +25,10 @@ from khonsu.errors import InvalidRequest, NotFound, Unavailable
 
 STREAMS = ("both", "stdout", "stderr")
 LINE_BYTES_MAX = 256 * 1024
+AGAIN_SECONDS = 1.0
+"""How long the end of a copy may come after that of its output, before its agent is asked again."""
+TIME_SECONDS_MIN = 1e-6
+"""What the time of a line is told to."""
 
 
 class Logs:
@@ -38,7 +44,7 @@ class Logs:
         """Serve `allocation.logs`."""
         allocation = find_allocation(self._state, call.namespace, call.text("id"))
         parameters = self._checked(call, [allocation])
-        async with fed(partial(self._copy, allocation, parameters)) as stream:
+        async with fed(partial(self._copy_all, [allocation], parameters)) as stream:
             yield stream
 
     @asynccontextmanager
@@ -57,7 +63,20 @@ class Logs:
         task = parameters["task"]
         if task is not None and allocations and not any(self._has_task(allocation, task) for allocation in allocations):
             raise NotFound("task", str(task))
+        # Said now, for a stream that has begun can only be cut. Of several copies those are shown that can be.
+        refusals = [self._refusal(one) for one in allocations if one.status is not AllocationStatus.PENDING]
+        if refusals and all(refusals) and refusals[0] is not None:
+            raise refusals[0]
         return parameters
+
+    def _refusal(self, allocation: Allocation) -> Unavailable | None:
+        """Return why the logs of a copy cannot be had now, if so."""
+        node = self._state.tables.nodes.get(allocation.node_id)
+        if node is None:
+            return Unavailable(f"the logs of {allocation.id} went with node {allocation.node}, which was removed")
+        if node.status is NodeStatus.DOWN:
+            return Unavailable(f"the logs of {allocation.id} are on node {node.name}, which is down")
+        return None
 
     def _present(self, job: str) -> list[Allocation]:
         """Return the current allocation of every slot of a job."""
@@ -69,7 +88,8 @@ class Logs:
     ) -> None:
         """Stream the logs of several allocations, one after the other."""
         for allocation in allocations:
-            await self._copy(allocation, parameters, send)
+            if len(allocations) == 1 or self._refusal(allocation) is None:
+                await self._copy(allocation, parameters, send)
 
     async def _follow_job(self, job: str, parameters: dict[str, JSON], send: MemoryObjectSendStream[bytes]) -> None:
         """Stream the logs of a job's copies side by side, and of those that come later, until the job is over."""
@@ -80,20 +100,25 @@ class Logs:
         async def follow(one: Allocation) -> None:
             # Of a copy that comes later everything is new.
             wanted = parameters if one.id in began else {**parameters, "tail": None}
-            try:
-                await self._copy(one, wanted, send)
-            finally:
+            more = True
+            while more:
+                open_now.add(one.id)
+                # Others go on; that there is none was told before the stream began.
+                with suppress(Unavailable):
+                    wanted = _after(await self._copy(one, wanted, send), wanted)
                 open_now.discard(one.id)
                 self._state.wake(f"job:{job}")
+                more = await self._speaks_again(one, wanted["task"])
 
         async with anyio.create_task_group() as tasks:
             while True:
                 for one in self._spoken_of(job):
                     if one.id not in followed:
                         followed.add(one.id)
-                        open_now.add(one.id)
+                        open_now.add(one.id)  # before it has begun
                         tasks.start_soon(follow, one)
                 if not open_now and self._is_over(job):
+                    tasks.cancel_scope.cancel()
                     return
 
                 def news() -> bool:
@@ -112,23 +137,55 @@ class Logs:
         if record is None:
             return True
         over = record.stopped or record.status in FINISHED
-        return over and not any(one.live for one in self._state.tables.allocations_of(job))
+        silent = AllocationStatus.UNKNOWN
+        return over and not any(one.live and one.status is not silent for one in self._state.tables.allocations_of(job))
+
+    async def _speaks_again(self, allocation: Allocation, task: JSON) -> bool:
+        """Wait until a copy whose stream has ended has ended too (False), or its agent can be asked again (True)."""
+        scopes = (f"job:{allocation.job_key}", "nodes")
+        with anyio.move_on_after(AGAIN_SECONDS):
+            await self._state.wait_until(lambda: not self._writes(allocation, task), *scopes)
+
+        def decided() -> bool:
+            node = self._state.tables.nodes.get(allocation.node_id)
+            return not self._writes(allocation, task) or (node is not None and node.status is NodeStatus.READY)
+
+        await self._state.wait_until(decided, *scopes)
+        return self._writes(allocation, task)
+
+    def _writes(self, allocation: Allocation, task: JSON) -> bool:
+        """Return whether more output may come from a copy."""
+        present = self._state.tables.allocations.get(allocation.id)
+        if present is None or not present.live:
+            return False
+        wanted = [one for one in present.tasks if task in (None, one.name)]
+        return not wanted or any(not one.status.terminal for one in wanted)
 
     async def _copy(
         self, allocation: Allocation, parameters: dict[str, JSON], send: MemoryObjectSendStream[bytes]
-    ) -> None:
-        node = self._state.tables.nodes.get(allocation.node_id)
-        if node is None:
-            raise Unavailable(f"the logs of {allocation.id} went with node {allocation.node}, which was removed")
-        if node.status is NodeStatus.DOWN:
-            raise Unavailable(f"the logs of {allocation.id} are on node {node.name}, which is down")
+    ) -> bytes | None:
+        """Stream the logs of a copy, and return the last line."""
+        last: bytes | None = None
+        refusal = self._refusal(allocation)
+        if refusal is not None:
+            raise refusal
+        node = self._state.tables.nodes[allocation.node_id]
         wanted = {**parameters, "allocation": allocation.id}
         async with self._streams.open(node, "logs", wanted) as chunks:
             async for line in lines(chunks):
                 await send.send(line)
+                last = line
+        return last
 
     def _has_task(self, allocation: Allocation, task: object) -> bool:
         return any(spec.name == task for spec in self._state.tables.group(allocation).tasks)
+
+
+def _after(last: bytes | None, parameters: dict[str, JSON]) -> dict[str, JSON]:
+    """Return the parameters that go on behind a line, as far as its time tells lines apart."""
+    if last is None:
+        return parameters
+    return {**parameters, "tail": None, "since": from_json(LogLine, loads(last)).at + TIME_SECONDS_MIN}
 
 
 def _parameters(call: Call) -> dict[str, JSON]:
