@@ -191,6 +191,21 @@ async def test_a_name_is_taken_while_its_node_is_ready(home: Cluster) -> None:
         await node.sync()
 
 
+async def test_the_id_of_a_node_as_a_name_takes_nothing_from_it(home: Cluster) -> None:
+    """Who joins under the id of another node gets that as its name, and the other stays."""
+    node = await home.node("a")
+    await home.joined(node.id)
+    assert sorted(home.tables.node_ids) == sorted(["a", node.id])
+
+
+async def test_a_letter_is_too_little_to_name_a_node(home: Cluster) -> None:
+    """Only a name, an id or a longer beginning of one says which node is meant."""
+    node = await home.node("alpha")
+    with pytest.raises(NotFound):
+        await home.client.node(node.id[0])
+    assert (await home.client.node(node.id[:4].upper())).name == "alpha"
+
+
 async def test_of_two_agents_with_one_identity_the_later_goes_on(home: Cluster) -> None:
     """The earlier is told that another has taken its place."""
     answer = await home.joined("a")

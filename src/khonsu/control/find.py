@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from khonsu.control.state import State
 from khonsu.core.names import nearest
 from khonsu.core.records import Allocation, JobRecord, job_key
@@ -40,7 +42,17 @@ def find_allocation(state: State, namespace: str, prefix: str) -> Allocation:
     matches = [allocation for allocation in beginning if allocation.namespace == namespace]
     if len(prefix) < PREFIX_LETTERS_MIN or not matches:
         raise NotFound("allocation", prefix)
-    if len(matches) > 1:
-        some = ", ".join(sorted(allocation.id for allocation in matches[:5]))
-        raise Conflict(f"{len(matches)} allocations begin with {prefix}: {some}", hint="write more letters of the id")
+    check_one("allocations", prefix, [allocation.id for allocation in matches])
     return matches[0]
+
+
+def check_one(things: str, prefix: str, matches: Sequence[str]) -> None:
+    """Check that not several ids begin with what somebody wrote.
+
+    Raises:
+        Conflict: They do; names some of them.
+
+    """
+    if len(matches) > 1:
+        some = ", ".join(sorted(matches[:5]))
+        raise Conflict(f"{len(matches)} {things} begin with {prefix}: {some}", hint="write more letters of the id")

@@ -9,6 +9,7 @@ from attrs import evolve
 
 from khonsu.control.batch import Batch
 from khonsu.control.calls import Call
+from khonsu.control.find import PREFIX_LETTERS_MIN, check_one
 from khonsu.control.gate import Gate
 from khonsu.control.sessions import Sessions
 from khonsu.control.state import State
@@ -59,14 +60,16 @@ class Nodes:
 
         Raises:
             NotFound: There is none.
+            Conflict: There are several.
 
         """
         tables = self._state.tables
         node = tables.node_named(name)
         if node is None:
-            matches = [node for node in tables.nodes.values() if node.id.startswith(name)]
-            if len(matches) != 1:
+            matches = [node for node in tables.nodes.values() if node.id.startswith(name.lower())]
+            if len(name) < PREFIX_LETTERS_MIN or not matches:
                 raise NotFound("node", name, nearest=nearest(name, tables.node_ids))
+            check_one("nodes", name, [match.id for match in matches])
             node = matches[0]
         return self.seen(node)
 
@@ -123,7 +126,7 @@ class Nodes:
         batch = self._state.batch()
         invited = self._invited(call)
         self._check_join(request, invited)
-        if (earlier := self._state.tables.node_named(request.name)) is not None:
+        if (earlier := self._namesake(request.name)) is not None:
             self.end(batch, earlier, "replaced by a node that joined under its name")
         node = with_facts(
             Node(
@@ -174,12 +177,17 @@ class Nodes:
             raise Conflict(protocol_message(request.facts.protocol))
         if invited is not None and invited.name is not None and invited.name != request.name:
             raise Conflict(f"the join token is for a node named {invited.name}, not {request.name}")
-        earlier = self._state.tables.node_named(request.name)
-        if earlier is not None and earlier.name == request.name and earlier.status is NodeStatus.READY:
+        earlier = self._namesake(request.name)
+        if earlier is not None and earlier.status is NodeStatus.READY:
             raise Conflict(
                 f"a node named {request.name} is ready",
                 hint="choose another name, or stop that agent and wait until its node is down",
             )
+
+    def _namesake(self, name: str) -> Node | None:
+        """Return the node of a name; unlike for operators, the id of another does not count as its name."""
+        tables = self._state.tables
+        return tables.nodes.get(tables.node_ids.get(name, NodeId("")))
 
     def look_at_system_jobs(self, batch: Batch) -> None:
         """Have the jobs looked at that want a copy on every node."""
