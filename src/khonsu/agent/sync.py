@@ -225,6 +225,9 @@ class Sync:
             self._apply(response, seen)
         elif not self._begun:
             raise Unavailable(f"the control plane is at revision {response.revision}, behind {seen}")
+        if response.tell_all:
+            self._workload.tell_again(only_ended=False)
+            self._workload.news.set()
         self._workload.forget(response.forget)
         self._lease.renew(sent, response.lease_seconds)
         self._interval_seconds, self._lease_seconds = response.interval_seconds, response.lease_seconds

@@ -158,6 +158,7 @@ class Sync:
             ),
             requests=tuple(session.requests.values()),
             draining=tables.nodes[node.id].eligibility is Eligibility.DRAINING if node.id in tables.nodes else False,
+            tell_all=tables.allocations.unknown(node.id),
         )
 
     def _recorded(self, key: AllocationId) -> bool:

@@ -128,7 +128,8 @@ class SyncResponse:
 
     The agent counts the lease from when it *sent* the request. With `complete`, `assignments` are all that the node
     should have, and an allocation that is not among them is to be stopped and forgotten; otherwise they are what
-    changed since `seen`. `forget` are allocations whose end has been recorded.
+    changed since `seen`. `forget` are allocations whose end has been recorded. With `tell_all` the agent is to report
+    every allocation again: the control plane took it for silent, and does not know what has become of them.
     """
 
     term: int
@@ -142,6 +143,7 @@ class SyncResponse:
     requests: tuple[AgentRequest, ...] = ()
     protocol: int = PROTOCOL
     draining: bool = False
+    tell_all: bool = False
 
 
 @frozen(kw_only=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
-from functools import partial
 from itertools import product
 
 from khonsu.testing.simulation.runners import RUNNERS, RunnerName
+from khonsu.testing.simulation.sweep import outcomes
 from khonsu.testing.simulation.trace import Trace
 from khonsu.testing.simulation.world import SECONDS, Outcome, World
 
@@ -49,7 +47,7 @@ def _many(runs: list[tuple[int, RunnerName]], seconds: float, processes: int) ->
     began = shown = time.monotonic()
     failed: list[Outcome] = []
     count = 0
-    for count, outcome in enumerate(_outcomes(runs, seconds, processes), 1):
+    for count, outcome in enumerate(outcomes(runs, seconds, processes), 1):
         if outcome.violation is not None:
             failed.append(outcome)
             print(f"seed {outcome.seed} on {outcome.runner}: {outcome.violation}\n    {outcome.command}", flush=True)
@@ -60,21 +58,6 @@ def _many(runs: list[tuple[int, RunnerName]], seconds: float, processes: int) ->
     rate = count * seconds / spent / processes
     print(f"{count} runs in {spent:.0f} s, {rate:.0f} times real time on each core: {len(failed)} failed")
     return int(bool(failed))
-
-
-def _outcomes(runs: list[tuple[int, RunnerName]], seconds: float, processes: int) -> Iterator[Outcome]:
-    """Yield how runs went, in their order."""
-    if processes == 1:
-        yield from map(partial(_run, seconds), runs)
-        return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(partial(_run, seconds), runs)
-
-
-def _run(seconds: float, run: tuple[int, RunnerName]) -> Outcome:
-    logging.disable(logging.CRITICAL)
-    seed, runner = run
-    return World(seed, runner=runner, seconds=seconds).run()
 
 
 if __name__ == "__main__":

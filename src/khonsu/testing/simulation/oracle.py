@@ -16,6 +16,7 @@ from khonsu.core.job import Group
 from khonsu.core.records import KINDS, Allocation, JobRecord, Record, key_of, version_key
 from khonsu.core.revision import ZERO, Revision
 from khonsu.testing.fake_driver import FakeProcess
+from khonsu.testing.simulation.clock import true_time
 
 Moves = Sequence[tuple[Record | None, Record | None]]
 """Records before and after a commit; None where there was or is none."""
@@ -124,8 +125,8 @@ class Oracle:
         """The last revision that is known to be durable."""
         self.submitted: dict[str, int] = {}
         """How often each job was submitted anew, by key, whether it was acknowledged or not."""
-        self.acked: set[str] = set()
-        """The jobs whose submission was acknowledged, by key."""
+        self.acked: dict[str, float] = {}
+        """When the submission of a job was acknowledged, by key, in seconds since the start of the run."""
         self.count = 0
         """How often something was looked at."""
         self.invariants = tuple(invariant(self) for invariant in invariants)
@@ -213,7 +214,7 @@ class Oracle:
     def acknowledged(self, job: str) -> None:
         """Take note that a submission was acknowledged."""
         self._note("client", f"{job} is acknowledged")
-        self.acked.add(job)
+        self.acked[job] = true_time()
         self._ask(lambda invariant: invariant.acknowledged(job))
 
     def finished(self) -> None:

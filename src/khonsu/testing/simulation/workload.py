@@ -6,10 +6,13 @@ import random
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+import anyio
+
 from khonsu.client.client import Client
 from khonsu.core.job import Job, Resources
 from khonsu.core.policies import Disconnect, Update
 from khonsu.errors import KhonsuError
+from khonsu.scopes import bare_task_group
 from khonsu.testing.fake_driver import FakeConfig
 from khonsu.testing.simulation.env import SimEnv
 from khonsu.testing.simulation.host import Host
@@ -51,17 +54,20 @@ def _sample(number: int, chance: random.Random) -> Job:
 async def run_client(
     host: Host, env: SimEnv, *, jobs: Sequence[Job], over_seconds: float, control: Host, oracle: Oracle
 ) -> None:
-    """Submit jobs one after the other, each until it is acknowledged; then do nothing, for ever."""
+    """Submit jobs at some time or other, each until it is acknowledged; then do nothing, for ever."""
     transport = SimTransport(host.network, host.name, CONTROL, env)
-    for job in jobs:
-        await env.sleep(env.random() * 2.0 * over_seconds / len(jobs))
-        key = env.token_bytes(KEY_BYTES).hex()
+
+    async def insist(job: Job, after_seconds: float, key: str) -> None:
+        await env.sleep(after_seconds)
         oracle.submitting(f"default/{job.name}")
         while not await _submit(transport, env, job, key, control):
             await env.sleep(env.jittered(PAUSE_SECONDS))
         oracle.acknowledged(f"default/{job.name}")
-    while True:
-        await env.sleep(3600.0)
+
+    async with bare_task_group() as group:
+        for job in jobs:
+            group.start_soon(insist, job, env.random() * over_seconds, env.token_bytes(KEY_BYTES).hex())
+        await anyio.sleep_forever()
 
 
 async def _submit(transport: SimTransport, env: SimEnv, job: Job, key: str, control: Host) -> bool:
