@@ -26,6 +26,19 @@ pytestmark = pytest.mark.anyio
 A = AllocationStatus
 
 
+async def test_what_changes_nothing_is_answered_at_once(home: Cluster) -> None:
+    """A repeat without an idempotency key writes nothing, so that it waits for no write."""
+    node = await home.node("a")
+    await home.client.submit(service())
+    operator = await home.operator()
+    again = Request(operation="job.stop", body={"name": "web"})
+    await operator.call(again)
+    await home.until(lambda: not home.tables.evaluations)
+    with anyio.fail_after(1.0):
+        await operator.call(again)
+        await operator.call(Request(operation="node.undrain", body={"name": node.name}))
+
+
 async def test_a_service_is_placed_and_becomes_healthy(store: Store) -> None:
     """What is submitted runs on the nodes that are there."""
     async with cluster(store) as home:

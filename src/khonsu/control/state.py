@@ -256,7 +256,9 @@ class State:
 
     async def commit(self, batch: Batch) -> Revision:
         """Apply a batch and wait until it is durable."""
-        return await self.apply(batch).durable()
+        group = self.apply(batch)
+        # A group without changes is not written, and waiting for it would last until somebody else writes.
+        return await (group.durable() if group.changes else self.settled())
 
     # The loop.
 
