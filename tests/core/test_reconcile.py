@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from khonsu.core.ids import NodeId
 from khonsu.core.job import Job
 from khonsu.core.policies import Disconnect, Reschedule, Update
 from khonsu.core.reconcile import Changes, reconcile
@@ -259,6 +260,18 @@ def test_copies_that_run_on_do_not_date_a_rollout_back() -> None:
     changes = model.look()
     assert changes.rollout is not None
     assert (changes.rollout.status, changes.rollout.progressed_at) == ("running", model.now)
+
+
+def test_a_stopped_job_is_looked_at_again_when_a_silent_copy_is_given_up() -> None:
+    """Its copy on a silent node is lost once `stop_after` has passed, though nothing else happens to the job."""
+    model = settled(make_job(count=1, disconnect=Disconnect(stop_after="60s")), nodes=1)
+    model.lose(NodeId("n0"))
+    model.advance(15)
+    model.stop()
+    wake_at = model.look().wake_at
+    assert wake_at is not None
+    model.advance(wake_at - model.now)
+    assert len(model.look().mark_lost) == 1
 
 
 def test_an_exclusive_group_has_no_canary() -> None:

@@ -94,7 +94,14 @@ def reconcile(
         look = evolve(look, record=record)
     stops = _unwanted(look, known)
     if record.stopped or (not spec.type.keeps_running and record.status in FINISHED):
-        return Changes(version=record.version, stop=stops, mark_lost=lost, status=record.status, rollout=record.rollout)
+        return Changes(
+            version=record.version,
+            stop=stops,
+            mark_lost=lost,
+            wake_at=_first([wake_at]),
+            status=record.status,
+            rollout=record.rollout,
+        )
     scenes = _scenes(look, known)
     verdict = judge(look, scenes)
     drafts = [_decide(scene, verdict) for scene in scenes]
