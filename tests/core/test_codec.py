@@ -139,6 +139,13 @@ def test_types_are_not_guessed() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("wrong", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z"])
+def test_a_time_that_has_no_text_is_refused(wrong: str) -> None:
+    """What is read can be written again: a time that is of no year in UTC would stop whoever keeps or shows it."""
+    with pytest.raises(InvalidRequest, match="expected a time"):
+        codec.from_json(TaskStatus, {"name": "web", "state": "running", "started_at": wrong})
+
+
 @pytest.mark.parametrize("wrong", [None, 3, "text", [], [1], True])
 @pytest.mark.parametrize("cls", [Update, Restart, Job, Task, Allocation])
 def test_a_table_is_a_table(cls: type, wrong: object) -> None:

@@ -105,6 +105,9 @@ def loads(text: str | bytes, *, unique_keys: bool = False) -> JSON:
     return value
 
 
+_TIME_MAX = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+
 def time_text(at: float) -> str:
     """Return seconds since 1970 as RFC 3339 in UTC, with microseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
@@ -114,13 +117,16 @@ def parse_time(text: JSON) -> float:
     """Return an RFC 3339 time as seconds since 1970.
 
     Raises:
-        ValueError: It is no time, or has no offset from UTC.
+        ValueError: It is no time, has no offset from UTC, or is in no year of UTC from 1970 to 9999.
 
     """
     moment = datetime.fromisoformat(_string(text))
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no offset from UTC")
-    return moment.timestamp()
+    at = moment.timestamp()
+    if not 0.0 <= at <= _TIME_MAX:  # what is taken must have a text again, wherever it is shown
+        raise ValueError(f"{text!r} is not between the years 1970 and 9999")
+    return at
 
 
 def plain_json(value: JSON, depth: int = JSON_DEPTH_MAX) -> JSON:
