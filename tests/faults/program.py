@@ -69,8 +69,8 @@ class Steps:
         self._count = 0
         self._armed = False
 
-    def hear(self, job: str) -> None:
-        """Hear of a job."""
+    def hear(self, job: str | None) -> None:
+        """Hear of a job: an agent of its name, a control plane of the key of its submission."""
         self._armed = self._armed or job == self._job
 
     def __call__(self, name: str) -> None:
@@ -120,8 +120,8 @@ async def control(steps: Steps, folder: Path, listen: str, **_: Any) -> None:
     answer = khonsu.control.handler.ControlHandler.call
 
     async def call(self: Any, request: Request, /) -> Response:
-        if request.operation == "job.submit" and isinstance(job := request.body.get("job"), dict):
-            steps.hear(str(job.get("name")))
+        if request.operation == "job.submit":
+            steps.hear(request.idempotency_key)
         if request.operation not in WRITES:
             return await answer(self, request)
         steps(f"before {request.operation}")

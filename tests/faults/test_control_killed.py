@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from attrs import evolve
 
 from khonsu.agent.agent import Agent
 from khonsu.core.job import Job, Update
@@ -17,6 +19,7 @@ from tests.faults.program import Eager
 from tests.faults.running import Kept, a_client, again, alive, until, words
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from khonsu.client.client import Client
@@ -36,7 +39,7 @@ def a_job(name: str, folder: Path) -> Job:
     return Job.single(name, config, count=2, update=Update(healthy_for=0.0), disk="1MiB")
 
 
-async def live(client: Client, kept: Kept, name: str, folder: Path) -> None:
+async def live(client: Client, name: str, folder: Path) -> None:
     """Let a job run and stop it, whatever becomes of the control plane; then see that all was done once."""
     job = a_job(name, folder)
     submission = await again(partial(client.submit, job, idempotency_key=name))
@@ -67,24 +70,61 @@ async def stopped(client: Client, name: str) -> None:
     await until(partial(again, look))
 
 
-async def test_killed_at_every_step_of_a_jobs_life(forked: Forks, tmp_path: Path) -> None:
-    """Wherever it dies, the job is submitted once, each copy runs once and undisturbed, and it ends when it should."""
-    server = tmp_path / "server"
-    kept = Kept(forked, *NAMED, run="control", folder=str(server), listen="127.0.0.1:0")
+@asynccontextmanager
+async def a_cluster(forked: Forks, folder: Path, *named: str) -> AsyncGenerator[tuple[Kept, Client], None]:
+    """Own a control plane that is killed now and then, and an agent that is not."""
+    server = folder / "server"
+    kept = Kept(forked, *named, run="control", folder=str(server), listen="127.0.0.1:0")
     async with anyio.create_task_group() as group:
         await group.start(kept.run)
         async with a_client(server, kept.address) as client:
             token = (await client.invite_node(name="one")).token
             transport = HTTPTransport(kept.address)
             settings: dict[str, Any] = {"transport": transport, "drivers": [BinaryDriver()], "join_token": token}
-            async with Agent("one", data_dir=tmp_path / "agent", on_exit="stop", env=Eager(), **settings):
-                while True:
-                    before = kept.job
-                    await live(client, kept, kept.kill_job(), tmp_path)
-                    if kept.job == before:
-                        break
-                    assert kept.job < STEPS_MAX
-                (node,) = await again(client.nodes)
-                assert node.status is NodeStatus.READY
+            async with Agent("one", data_dir=folder / "agent", on_exit="stop", env=Eager(), **settings):
+                yield kept, client
         group.cancel_scope.cancel()
+
+
+async def test_killed_at_every_step_of_a_jobs_life(forked: Forks, tmp_path: Path) -> None:
+    """Wherever it dies, the job is submitted once, each copy runs once and undisturbed, and it ends when it should."""
+    async with a_cluster(forked, tmp_path, *NAMED) as (kept, client):
+        before = -1
+        while before < kept.job < STEPS_MAX:
+            before = kept.job
+            await live(client, kept.kill_job(), tmp_path)
+        (node,) = await again(client.nodes)
+        assert node.status is NodeStatus.READY
+    assert before < STEPS_MAX
     assert {*NAMED, "before a commit", "after a commit", "after node.sync"} <= set(kept.killed)
+
+
+async def replace(client: Client, key: str, version: int, folder: Path) -> None:
+    """Submit another version, and see that in the end each slot has one copy of it and nothing else runs."""
+    job = evolve(a_job("rolls", folder), meta={"version": str(version)})
+    submission = await again(partial(client.submit, job, idempotency_key=key))
+    assert submission.version == version
+    result = await again(partial(client.wait, submission, timeout="40s"))
+    assert result.status == "healthy", result
+    assert [(one.slot, one.version) for one in result.allocations] == [(0, version), (1, version)]
+
+    async def settled() -> bool:
+        told = await words(folder / "rolls", 4 * version)
+        running = [pid for pid in told[1::2] if alive(int(pid))]
+        copies = [one for one in await again(partial(client.allocations, job="rolls")) if one.live]
+        return sorted(running) == sorted(str(one.tasks[0].pid) for one in copies) and len(copies) == 2
+
+    await until(settled)
+    assert len((folder / "rolls").read_text().split()) == 4 * version
+
+
+async def test_killed_at_every_step_of_a_replacement(forked: Forks, tmp_path: Path) -> None:
+    """Wherever it dies, each slot has one copy of the new version in the end, started once, and none of the old one."""
+    async with a_cluster(forked, tmp_path) as (kept, client):
+        await replace(client, "first", 1, tmp_path)
+        before = -1
+        while before < kept.job < STEPS_MAX:
+            before = kept.job
+            await replace(client, kept.kill_job(), before + 2, tmp_path)
+    assert before < STEPS_MAX
+    assert {"before a commit", "after a commit", "after node.sync"} <= set(kept.killed)
