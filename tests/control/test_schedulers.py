@@ -10,6 +10,7 @@ from khonsu.core.ask import Ask
 from khonsu.core.fleet import Fleet
 from khonsu.core.plan import Outcome
 from khonsu.core.states import AllocationStatus
+from khonsu.errors import PluginError
 from tests.control.cluster import cluster, nodes_of, service
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +56,14 @@ async def test_a_job_may_name_a_scheduler_of_the_user() -> None:
         best = max(nodes, key=lambda node: node.id)
         assert nodes_of(home.copies()) == [best.name] * 3
         assert [(one.accepted, one.rejected) for one in last.outcomes] == [(3, 0)]
+
+
+async def test_what_a_scheduler_of_the_user_does_wrong_is_told_to_who_asks_for_a_plan() -> None:
+    """Its mistake is named, and is none of the control plane's."""
+    async with cluster(schedulers=[broken]) as home:
+        await home.node("a")
+        with pytest.raises(PluginError, match="scheduler broken: ZeroDivisionError: a stranger's mistake"):
+            await home.client.plan(service(scheduler="broken"))
 
 
 @pytest.mark.parametrize(("made", "words"), [(nan, "scheduler nan"), (broken, "ZeroDivisionError: a stranger")])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve
 
@@ -23,10 +24,13 @@ from khonsu.core.job import Job
 from khonsu.core.records import Allocation, Evaluation, JobRecord, job_key
 from khonsu.core.results import Explanation, GroupPlan, JobPlan
 from khonsu.core.status import FINISHED, group_summaries
+from khonsu.errors import KhonsuError, PluginError
 
 if TYPE_CHECKING:
     from khonsu.abc.scheduler import Scheduler
     from khonsu.core.plan import Plan, Snapshot
+
+T = TypeVar("T")
 
 
 class Forecasts:
@@ -50,7 +54,7 @@ class Forecasts:
         changes = self._looks.changes(decision.record, spec, origin="submit")
         snapshot = self._looks.snapshot(decision.record, {decision.record.version: spec})
         scheduler = self._schedulers.get(spec.scheduler)
-        plan, explanation = await self._state.env.run_blocking(_forecast, scheduler, snapshot, changes, spec)
+        plan, explanation = await self._ask(scheduler, partial(_forecast, scheduler, snapshot, changes, spec))
         answer: Mapping[str, Any] = to_json(
             JobPlan(
                 namespace=spec.namespace,
@@ -74,13 +78,28 @@ class Forecasts:
         names = dict.fromkeys([*(group.name for group in spec.groups), *(one.group for one in live)])
         return [_group(name, live, changes, placed=placed.get(name, 0), lacking=lacking.get(name, 0)) for name in names]
 
+    async def _ask(self, scheduler: Scheduler, question: Callable[[], T]) -> T:
+        """Ask a scheduler something on a thread, when it is its turn.
+
+        Raises:
+            PluginError: It failed.
+
+        """
+        async with self._schedulers.turn(scheduler):
+            try:
+                return await self._state.env.run_blocking(question)
+            except KhonsuError:
+                raise
+            except Exception as error:  # a scheduler is a stranger's code
+                raise PluginError(f"scheduler {scheduler.name}: {type(error).__name__}: {error}") from error
+
     async def explain(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.explain`."""
         record = find_job(self._state, call.namespace, call.text("name"))
         spec = self._state.tables.spec(record.key, record.version)
         snapshot = self._looks.snapshot(record)
         scheduler = self._schedulers.get(spec.scheduler)
-        explanation = await self._state.env.run_blocking(_explain, scheduler, snapshot)
+        explanation = await self._ask(scheduler, partial(_explain, scheduler, snapshot))
         explanation = _of_what_is_left(explanation, record, spec, self._state.tables.allocations_of(record.key))
         await self._state.settled()
         answer: Mapping[str, Any] = to_json(explanation)
