@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -210,6 +211,44 @@ async def test_what_logs_are_wanted_of_must_be_there(data_dir: Path) -> None:
             async with client.logs("nothing"):
                 pass
         assert (caught.value.kind, caught.value.name) == ("job", "nothing")
+
+
+async def test_logs_go_on_when_the_agent_is_started_anew(data_dir: Path) -> None:
+    """Whoever follows a job misses no line and hears none twice, while the task runs on without its agent."""
+    count = khonsu.BinaryConfig("/bin/sh", args=["-c", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.1; done"])
+    async with khonsu.ControlPlane(store=khonsu.MemoryStore()) as control:
+
+        def agent(on_exit: Literal["leave", "stop"]) -> khonsu.Agent:
+            home, drivers = data_dir / "home", [khonsu.BinaryDriver()]
+            return khonsu.Agent("home", transport=control.transport(), drivers=drivers, data_dir=home, on_exit=on_exit)
+
+        client = control.client()
+        async with AsyncExitStack() as stack:
+            async with agent("leave"):
+                await client.run(khonsu.Job.single("count", count, update=QUICK), timeout="30s")
+                lines = await stack.enter_async_context(client.logs("count", follow=True))
+                heard = [int((await anext(lines)).text) for _ in range(3)]
+            async with agent("stop"):
+                heard += [int((await anext(lines)).text) for _ in range(20)]
+        assert heard == list(range(23))
+
+
+async def test_logs_on_a_node_that_is_gone(data_dir: Path) -> None:
+    """That they cannot be had is said before the stream begins, and on which node they are."""
+    async with khonsu.ControlPlane(store=khonsu.MemoryStore()) as control:
+        client = control.client()
+        agent = khonsu.Agent("home", transport=control.transport(), drivers=[FakeDriver()], data_dir=data_dir / "home")
+        async with agent:
+            await client.run(batch())
+        # Without work, an agent that leaves says so.
+        for follow in (False, True):
+            with pytest.raises(khonsu.Unavailable, match="on node home, which is down"):
+                async with client.logs("work", follow=follow):
+                    pass
+        await client.remove_node("home")
+        with pytest.raises(khonsu.Unavailable, match="which was removed"):
+            async with client.logs("work"):
+                pass
 
 
 async def test_nodes_are_drained_and_invited(data_dir: Path) -> None:
