@@ -38,11 +38,13 @@ def sample_error(code: str) -> KhonsuError:
 class _Heard:
     """What happened so far."""
 
+    echoed: int = 0
     begun: int = 0
     finished: int = 0
     reads_ended: int = 0
     streams_ended: int = 0
     uploads: dict[str, dict[str, Any]] = field(factory=dict)
+    stream: Mapping[str, Any] = field(factory=dict)
 
 
 class Counterpart(Handler):
@@ -77,6 +79,7 @@ class Counterpart(Handler):
     async def stream(self, request: Request, /) -> AsyncGenerator[ByteStream, None]:
         """Serve a stream."""
         name = str(request.body["id"])
+        self._heard.stream = {"body": request.body, "credential": _revealed(request)}
         if name == "refused":
             raise NotFound("allocation", name, nearest="refuse", hint="ask for another")
         try:
@@ -108,10 +111,11 @@ class Counterpart(Handler):
 
     async def _echo(self, request: Request) -> Mapping[str, Any]:
         """Say what was heard."""
+        self._heard.echoed += 1
         return {
             "operation": request.operation,
             "body": request.body,
-            "credential": request.credential.reveal() if request.credential is not None else None,
+            "credential": _revealed(request),
             "idempotency_key": request.idempotency_key,
             "deadline_seconds": request.deadline_seconds,
         }
@@ -152,6 +156,8 @@ class Counterpart(Handler):
         """Tell what happened so far."""
         heard = self._heard
         return {
+            "echoed": heard.echoed,
+            "stream": heard.stream,
             "begun": heard.begun,
             "finished": heard.finished,
             "reads_ended": heard.reads_ended,
@@ -208,3 +214,7 @@ async def _leaving() -> AsyncGenerator[ByteStream, None]:
         yield _Leaving(block)
     if block.cancelled_caught:
         raise Conflict("nobody reads any more", hint="stop sending")
+
+
+def _revealed(request: Request) -> str | None:
+    return request.credential.reveal() if request.credential is not None else None

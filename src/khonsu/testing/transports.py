@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, Final
 
 import anyio
@@ -38,12 +38,23 @@ async def check_transport(make: MakeTransport, /) -> None:
         TransportCheckFailed: It does not; says which promise.
 
     """
-    with anyio.fail_after(TIME_SECONDS_MAX):
+    with _in_time():
         for check in _CHECKS:
             async with make(Counterpart()) as transport, transport.connect(_identity(CREDENTIAL)) as connection:
                 await check(connection)
         await _check_credentials(make)
         await _check_close(make)
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """Fail a check that waits for ever for what a transport does not do."""
+    try:
+        with anyio.fail_after(TIME_SECONDS_MAX):
+            yield
+    except TimeoutError as error:
+        notes = "; ".join(getattr(error.__context__, "__notes__", ()))
+        raise TransportCheckFailed(f"what was promised did not happen in time. {notes}".rstrip()) from error
 
 
 def _identity(credential: str) -> Identity:
@@ -95,6 +106,7 @@ async def _check_echo(connection: Connection) -> None:
     heard = dict((await connection.call(own)).body)
     _expect("a request's own credential goes first", OTHER_CREDENTIAL, heard["credential"])
     _expect("no idempotency key is made up", None, heard["idempotency_key"])
+    _expect("a request is made once", 2, (await _ask(connection, "system.status"))["echoed"])
 
 
 async def _check_reads(connection: Connection) -> None:
@@ -214,10 +226,18 @@ def _upload(name: str) -> Request:
     return Request(operation="node.stream", body={"node": "n1", "id": name})
 
 
+async def _check_opened(connection: Connection, request: Request) -> None:
+    """Check that the request of a stream arrived as it was made."""
+    heard = (await _ask(connection, "system.status"))["stream"]
+    _expect("the parameters of a stream arrive whole", dict(request.body), heard["body"])
+    _expect("the identity's credential goes along with a stream", CREDENTIAL, heard["credential"])
+
+
 async def _check_stream_down(connection: Connection) -> None:
     """Check that a stream to the caller arrives whole and ends, also when single waits are cancelled."""
     received = bytearray()
     async with connection.stream(_logs("count")) as stream:
+        await _check_opened(connection, _logs("count"))
         with anyio.CancelScope() as scope:
             scope.cancel()
             received += await stream.receive()
@@ -267,6 +287,7 @@ async def _check_stream_up(connection: Connection) -> None:
     """Check that a stream from the caller arrives whole, and is complete when the block was left."""
     lines = [f"line {number} ☾\n" for number in range(50)] + ["x" * 200_000]
     async with connection.stream(_upload("sink")) as stream:
+        await _check_opened(connection, _upload("sink"))
         for line in lines:
             await stream.send(line.encode())
         await stream.send(b"")
