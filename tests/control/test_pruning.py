@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from khonsu.core.records import Allocation, Record
 from khonsu.core.retention import Retention
 from khonsu.core.states import AllocationStatus
-from khonsu.errors import NotFound, StoreFull
+from khonsu.errors import HistoryGone, NotFound, StoreFull
 from khonsu.stores.memory import MemoryStore
 from khonsu.stores.wrapper import StoreWrapper
 from khonsu.testing import VirtualEnv
@@ -92,3 +92,21 @@ async def test_a_full_disk_ends_nothing() -> None:
         await home.until(lambda: home.copies("web", A.UNKNOWN))
         await home.client.submit(service("more"))
         assert (await home.client.wait("more")).status == "healthy"
+
+
+async def test_who_resumes_before_what_is_forgotten_is_told() -> None:
+    """Events are not left out in silence: whoever saw the last that is remembered goes on, and nobody earlier."""
+    async with cluster(env=VirtualEnv(), retention=Retention(events_max=3)) as home:
+        await home.running("a")
+        async with home.client.events(follow=False) as events:
+            first = await anext(events)
+        for command in ("one", "two", "three"):
+            await home.client.wait(await home.client.submit(service(command=command)))
+        await anyio.sleep(150.0)
+        with pytest.raises(HistoryGone, match="are forgotten"):
+            async with home.client.events(after=first.revision, follow=False):
+                pass
+        async with home.client.events(follow=False) as events:
+            left = [event async for event in events]
+        async with home.client.events(after=left[0].revision, follow=False) as events:
+            assert [event async for event in events] == [one for one in left if one.revision > left[0].revision]

@@ -11,11 +11,13 @@ from attrs import frozen
 
 from khonsu.abc.transport import ByteStream
 from khonsu.control.calls import Call
+from khonsu.control.pruner import EVENTS_PRUNED
 from khonsu.control.state import State
 from khonsu.control.streams import fed
 from khonsu.core.codec import dumps
 from khonsu.core.records import Event, key_of
 from khonsu.core.revision import ZERO, Revision
+from khonsu.errors import HistoryGone
 
 ROWS_PER_READ = 500
 
@@ -52,7 +54,7 @@ class EventLog:
         """Serve `event.stream`.
 
         Raises:
-            HistoryGone: `after` is not of this history.
+            HistoryGone: `after` is not of this history, or events that came after it are forgotten.
 
         """
         types = call.text("types", "-")
@@ -63,9 +65,19 @@ class EventLog:
             frozenset() if types == "-" else frozenset(types.split(",")),
             call.flag("follow"),
         )
-        after = call.after(self._state.durable) or ZERO
-        async with fed(partial(self._send_all, wanted, after)) as stream:
+        after = call.after(self._state.durable)
+        if after is not None:
+            self._check_remembered(after)
+        async with fed(partial(self._send_all, wanted, after or ZERO)) as stream:
             yield stream
+
+    def _check_remembered(self, after: Revision) -> None:
+        pruned = self._state.tables.settings.get(EVENTS_PRUNED)
+        if pruned is not None and after < (horizon := Revision.parse(str(pruned.value))):
+            raise HistoryGone(
+                f"events up to revision {horizon} are forgotten, and revision {after} is before that",
+                hint="stream without `after` to see all that is remembered",
+            )
 
     async def _send_all(self, wanted: _Wanted, after: Revision, send: MemoryObjectSendStream[bytes]) -> None:
         last: str | None = None

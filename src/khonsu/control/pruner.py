@@ -7,9 +7,12 @@ from contextlib import suppress
 
 from khonsu.control.state import Moves, State
 from khonsu.control.tables import ACTIVE
-from khonsu.core.records import Evaluation, Event, IdempotencyKey, Record, key_of, version_key
+from khonsu.core.records import Evaluation, Event, IdempotencyKey, Record, Setting, key_of, version_key
 from khonsu.core.retention import Retention, is_old_job, old_allocations, old_versions
 from khonsu.errors import StoreError
+
+EVENTS_PRUNED = "events-pruned"
+"""The setting that holds the revision of the last event that was forgotten."""
 
 INTERVAL_SECONDS = 60.0
 ROWS_PER_SLICE = 1_000
@@ -91,11 +94,16 @@ class Pruner:
         while page := await self._state.page("event", None, ROWS_PER_SLICE):
             surplus = self._events - self._policy.events_max
             old = [
-                key_of(event)
+                event
                 for index, event in enumerate(page)
-                if index < surplus or (isinstance(event, Event) and event.at < cutoff)
+                if isinstance(event, Event) and (index < surplus or event.at < cutoff)
             ]
-            await self._delete("event", old)
+            if old:
+                batch = self._state.batch()
+                batch.delete("event", *map(key_of, old), pruned=True)
+                # Who resumes before this has missed something, and is told so.
+                batch.put(Setting(key=EVENTS_PRUNED, value=str(old[-1].revision)))
+                await self._state.commit(batch)
             self._events -= len(old)
             if len(old) < len(page):
                 return
