@@ -56,6 +56,13 @@ async def test_what_opens_nothing_is_refused(home: Cluster) -> None:
         await home.plane.parts.handler.call(Request(operation="system.status"))
 
 
+async def test_clients_of_this_process_share_a_credential(home: Cluster) -> None:
+    """A program that makes a client for each of its requests does not fill the memory with credentials."""
+    gate = home.plane.parts.gate
+    assert gate.local(Role.OPERATOR) == gate.local(Role.OPERATOR)
+    assert gate.local(Role.OPERATOR) != gate.local(Role.JOIN)
+
+
 async def test_an_unknown_operation_is_refused(home: Cluster) -> None:
     """What there is not is said to be so, after it is known who asks."""
     credential = home.plane.parts.gate.local(Role.OPERATOR)

@@ -49,7 +49,11 @@ class Gate:
         self._known: dict[str, _Known] = {}
 
     def local(self, role: Role) -> Secret:
-        """Return a credential that lives as long as this process: for its own clients and agents."""
+        """Return the credential of a role that lives as long as this process: for its own clients and agents."""
+        # One for each role: a program may make a client for every request that it serves.
+        for known in self._local.values():
+            if known.role is role:
+                return known.token.text()
         token = BearerToken.new(self._state.env.token_bytes)
         self._local[token.id] = _Local(token, role)
         return token.text()
