@@ -229,6 +229,18 @@ async def test_a_node_without_work_leaves_at_once(home: Cluster) -> None:
     assert status_of(home, "a") is NodeStatus.DOWN
 
 
+async def test_a_node_that_an_operator_drained_stays_drained_when_its_agent_drains_at_its_exit(home: Cluster) -> None:
+    """Only the drain that an agent asked for ends with its next start."""
+    [node] = await home.running("a")
+    await home.client.drain_node("a")
+    await home.until(lambda: home.tables.nodes[node.id].eligibility is Eligibility.INELIGIBLE)
+    await node.leave(drain=True)
+    node.kill()
+    node.session, node.seen = "next", None
+    await node.sync()
+    assert home.tables.nodes[node.id].eligibility is Eligibility.INELIGIBLE
+
+
 async def test_a_rebooted_node_has_lost_what_it_had(home: Cluster) -> None:
     """An agent that starts and does not know its copies has lost them, and they run again."""
     holder, _ = await two_with_a_copy(home)

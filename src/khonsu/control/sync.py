@@ -67,7 +67,8 @@ class Sync:
         node = self._node(call)
         batch = self._state.batch()
         if call.flag("drain"):
-            if node.eligibility is not Eligibility.DRAINING:
+            # What an operator drained has nothing to move, and stays drained when the agent comes back.
+            if node.eligibility is Eligibility.ELIGIBLE:
                 self._nodes.start_drain(batch, node, None, leaving=True)
         elif node.status is NodeStatus.READY:
             self._nodes.lose_contact(batch, node, "its agent left")
