@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ PROGRAM = Path(__file__).with_name("program.py")
 KEPT = ("PATH", "LANG", "HOME", "COVERAGE_PROCESS_START")
 SECONDS_MAX = 50.0
 PAUSE_SECONDS = 0.02
+LIVES_MAX = 100
 
 
 class Forks:
@@ -120,6 +122,21 @@ class Kept:
     def kill_job(self) -> str:
         """Return the name of the job in whose life it dies the next time."""
         return f"job-{self.job}"
+
+    async def lives(self) -> AsyncGenerator[str, None]:
+        """Yield the jobs in whose lives it dies, and the one that is over before it would."""
+        while self.job < LIVES_MAX:
+            life = self.job
+            yield self.kill_job()
+            if life < len(self._named):
+                # A step with a name is there in each life, though perhaps at its very end.
+                await until(partial(self._died, life))
+            elif life == self.job:
+                return
+        raise AssertionError("it has more steps than there can be")
+
+    async def _died(self, life: int) -> bool:
+        return self.job > life
 
     def _kill_at(self) -> str | int:
         """Return the step of that life: those with a name, and then one after the other."""
