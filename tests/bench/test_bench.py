@@ -104,8 +104,13 @@ def test_missing_doubled_and_crowded_copies_are_wrong() -> None:
     assert wrong_placements(whole, 3) == 0
     assert wrong_placements(whole[:2], 3) == 1
     assert wrong_placements([*whole, _copy(0)], 3) == 1
-    silent = evolve(_copy(0), status=AllocationStatus.UNKNOWN)
-    assert wrong_placements([*whole, silent], 3) == 0
+    silent = evolve(whole[0], status=AllocationStatus.UNKNOWN)
+    successor = evolve(_copy(0), id=AllocationId("next"), generation=2, previous=silent.id, replaces=True)
+    assert wrong_placements([silent, *whole[1:]], 3) == 0
+    assert wrong_placements([silent, *whole[1:], successor], 3) == 0
+    assert wrong_placements([*whole, successor], 3) == 1
+    assert wrong_placements([silent, *whole[1:], evolve(successor, previous=None)], 3) == 1
+    assert wrong_placements([silent, *whole[1:], successor, evolve(successor, generation=3)], 3) == 1
     crowded = [_copy(slot) for slot in range(20_000)]
     assert wrong_placements(crowded, len(crowded)) == 1
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import anyio
@@ -200,11 +200,19 @@ def _page(view: View, *, after: str | None) -> list[Allocation]:
 def wrong_placements(placed: list[Allocation], wanted: int) -> int:
     """Return how many copies are missing or too many, are placed twice, or are on a node that holds too much.
 
-    A copy on a node that was silent for too long is unknown, and has another in its place: that is not twice.
+    A copy on a node that was silent for too long is unknown, and may have one successor, which names it. Any other
+    second copy of a slot is one too many.
     """
-    live = [one for one in placed if one.live and one.status is not AllocationStatus.UNKNOWN]
-    slots = Counter((one.job_key, one.group, one.slot) for one in live)
-    copies = Counter(one.node_id for one in live)
+    slots: defaultdict[tuple[str, str, int], list[Allocation]] = defaultdict(list)
+    for one in sorted((one for one in placed if one.live), key=lambda one: one.generation):
+        slots[one.job_key, one.group, one.slot].append(one)
+    twice = sum(not _succeeds(*pair) for copies in slots.values() for pair in pairwise(copies))
+    copies = Counter(one.node_id for one in placed if one.live)
     room = min(CPU_MILLIS, MEMORY_BYTES // 2**20, DISK_BYTES // 2**20)
     overcommitted = sum(number > room for number in copies.values())
-    return abs(wanted - len(slots)) + (len(live) - len(slots)) + overcommitted
+    return abs(wanted - len(slots)) + twice + overcommitted
+
+
+def _succeeds(earlier: Allocation, later: Allocation) -> bool:
+    """Return whether a copy was placed because nobody can say what an earlier one does."""
+    return earlier.status is AllocationStatus.UNKNOWN and later.replaces and later.previous == earlier.id
