@@ -40,7 +40,7 @@ Moves = Sequence[tuple[Record | None, Record | None]]
 """What a batch did to the hot records: before and after, None where there was or is nothing."""
 
 KEYS_RESERVED = 100_000
-ROWS_PER_READ = 2_000
+ROWS_PER_READ = 250
 REBUILD_PAUSE_SECONDS = 0.5
 
 
