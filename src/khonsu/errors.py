@@ -77,6 +77,10 @@ class KhonsuError(Exception):
         """Return what this error knows beyond its message, as JSON values."""
         return {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it by what it holds: its constructor takes facts and not a message."""
+        return _rebuilt, (type(self), self.message, self.hint, self.__dict__.copy())
+
     @classmethod
     def from_facts(cls, message: str, hint: str, facts: Mapping[str, Any]) -> Self:
         """Rebuild an error from its message, hint and `facts`."""
@@ -84,6 +88,14 @@ class KhonsuError(Exception):
         KhonsuError.__init__(error, message, hint=hint)
         error.__dict__.update(facts)
         return error
+
+
+def _rebuilt(cls: type[KhonsuError], message: str, hint: str, held: Mapping[str, Any]) -> KhonsuError:
+    """Return an error as it was in another process."""
+    error = cls.__new__(cls)
+    KhonsuError.__init__(error, message, hint=hint)
+    error.__dict__.update(held)
+    return error
 
 
 class InvalidJob(KhonsuError):
