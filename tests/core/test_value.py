@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from khonsu.core.results import Score
+from khonsu.core.records import Time
+from khonsu.core.results import Invitation, Score
 from khonsu.core.secret import Secret
 from khonsu.core.value import Value
 
@@ -11,6 +12,13 @@ def test_a_value_shows_itself_as_a_table() -> None:
         "<table><caption>Score</caption><tr><th>name</th><td>&lt;b&gt;</td></tr>"
         "<tr><th>value</th><td>0.5</td></tr></table>"
     )
+
+
+def test_a_notebook_keeps_no_token() -> None:
+    """What a `repr` leaves out is not in the table, which is saved with the notebook."""
+    invitation = Invitation(token="khj1.of.a.secret", name="mac", labels={}, expires_at=Time(0.0))
+    assert "khj1" not in invitation._repr_html_()
+    assert "mac" in invitation._repr_html_()
 
 
 def test_a_value_has_no_dictionary() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from khonsu.core.secret import HIDDEN
+
 
 class Value:
     """A frozen attrs value with an HTML form."""
@@ -14,9 +16,9 @@ class Value:
     __slots__ = ()
 
     def _repr_html_(self) -> str:
-        """Return the value as a table of its fields, for notebooks."""
+        """Return the value as a table of its fields, for notebooks; they keep no more than a `repr` shows."""
         fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(type(self))  # type: ignore[arg-type]
-        rows = "".join(_row(field.name, getattr(self, field.name)) for field in fields)
+        rows = "".join(_row(field.name, getattr(self, field.name) if field.repr else HIDDEN) for field in fields)
         return f"<table><caption>{escape(type(self).__name__)}</caption>{rows}</table>"
 
 
