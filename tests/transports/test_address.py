@@ -70,3 +70,11 @@ def test_proxies_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InvalidRequest, match="socks5") as caught:
         address.proxy()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://me:hunter2@a:1/", "http://me:hunter2@a", "https://me:hunter2@a:99999"])
+def test_a_password_is_not_repeated(url: str) -> None:
+    """A URL with a password is refused, whatever else is wrong with it, in a message that can be logged."""
+    with pytest.raises(InvalidRequest, match="no password") as caught:
+        Address.parse(url)
+    assert "hunter2" not in str(caught.value)

@@ -29,6 +29,8 @@ class Address:
             InvalidRequest: It is not the URL of a server that speaks HTTPS.
 
         """
+        if "@" in url:  # the message must not repeat a password
+            raise InvalidRequest("the URL of a server holds no user and no password", hint=_HINT)
         try:
             parts = urlsplit(url.strip())
             host, port = parts.hostname, parts.port
@@ -36,7 +38,7 @@ class Address:
             raise InvalidRequest(f"{url!r} is not the URL of a server: {error}", hint=_HINT) from None
         if parts.scheme == "http":
             raise InvalidRequest(f"{url} is not encrypted; Khonsu speaks HTTPS only", hint=_HINT)
-        if parts.scheme != "https" or not host or parts.query or parts.fragment or parts.username is not None:
+        if parts.scheme != "https" or not host or parts.query or parts.fragment:
             raise InvalidRequest(f"{url!r} is not the URL of a server", hint=_HINT)
         return cls(host=host, port=port if port is not None else HTTPS_PORT, prefix=parts.path.rstrip("/"))
 
