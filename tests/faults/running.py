@@ -148,7 +148,8 @@ class Kept:
         try:
             while True:
                 made = self._forks.start(kill_job=self.kill_job(), kill_at=self._kill_at(), **self._order)
-                pid = await made.says("pid")
+                with anyio.CancelScope(shield=True):  # who is not known could not be ended
+                    pid = await made.says("pid")
                 assert pid is not None
                 self._pid = int(pid)
                 ended = os.pidfd_open(self._pid)
