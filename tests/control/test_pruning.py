@@ -110,3 +110,18 @@ async def test_who_resumes_before_what_is_forgotten_is_told() -> None:
             left = [event async for event in events]
         async with home.client.events(after=left[0].revision, follow=False) as events:
             assert [event async for event in events] == [one for one in left if one.revision > left[0].revision]
+
+
+async def test_fencing_tokens_grow_also_when_a_job_was_forgotten() -> None:
+    """A job of the same name begins after the last token of the one that was purged, or pruned."""
+    async with cluster(env=VirtualEnv(), retention=Retention(jobs="1m")) as home:
+        await home.running("a")
+        generations = []
+        for purged in (True, False, True):
+            await home.client.wait(await home.client.submit(service()))
+            generations += [one.generation for one in home.copies("web", A.RUNNING)]
+            await home.client.stop("web", purge=purged)
+            await home.until(lambda: not home.copies())
+            await anyio.sleep(150.0)
+            assert "default/web" not in home.tables.jobs
+        assert generations == sorted(set(generations))

@@ -10,6 +10,7 @@ from attrs import evolve
 from khonsu.control.calls import Call
 from khonsu.control.configs import Configs
 from khonsu.control.find import find_allocation, find_job
+from khonsu.control.purge import generation_left
 from khonsu.control.queries import Queries
 from khonsu.control.schedulers import Schedulers
 from khonsu.control.state import State
@@ -51,6 +52,7 @@ class Jobs:
             self._state.now(),
             rerun=call.flag("rerun"),
             expect_version=expected,
+            generation=generation_left(tables),
         )
         return await self._carry_out(call, decision, "submit", spec)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from khonsu.control.purge import keep_generation
 from khonsu.control.state import Moves, State
 from khonsu.control.tables import ACTIVE
-from khonsu.core.records import Evaluation, Event, IdempotencyKey, Record, Setting, key_of, version_key
+from khonsu.core.records import Evaluation, Event, IdempotencyKey, JobRecord, Record, Setting, key_of, version_key
 from khonsu.core.retention import Retention, is_old_job, old_allocations, old_versions
 from khonsu.errors import StoreError
 
@@ -53,6 +54,7 @@ class Pruner:
         keys = list(self._state.tables.jobs)
         for start in range(0, len(keys), JOBS_PER_SLICE):
             batch = self._state.batch()
+            forgotten: list[JobRecord] = []
             for key in keys[start : start + JOBS_PER_SLICE]:
                 job = self._state.tables.jobs.get(key)
                 if job is None:
@@ -63,6 +65,7 @@ class Pruner:
                     batch.delete("allocation", *(allocation.id for allocation in allocations), pruned=True)
                     batch.delete("job_version", *(version_key(key, number) for number in versions), pruned=True)
                     batch.delete("job", key, pruned=True)
+                    forgotten.append(job)
                     continue
                 old = old_allocations(allocations, self._policy, batch.now)
                 batch.delete("allocation", *(allocation.id for allocation in old), pruned=True)
@@ -70,6 +73,7 @@ class Pruner:
                 kept = [allocation for allocation in allocations if allocation.id not in gone]
                 outdated = old_versions(job, versions, kept, self._policy)
                 batch.delete("job_version", *(version.key for version in outdated), pruned=True)
+            keep_generation(self._state.tables, batch, forgotten)
             if batch.changes:
                 await self._state.commit(batch)
 

@@ -42,6 +42,7 @@ def submit(
     *,
     rerun: bool = False,
     expect_version: int | None = None,
+    generation: int = 0,
 ) -> Decision:
     """Decide a submit.
 
@@ -55,6 +56,7 @@ def submit(
         now: The time.
         rerun: Whether a finished batch job with this spec runs again.
         expect_version: The version that must be the present one; 0 says that there must be no such job.
+        generation: What a new job's fencing tokens begin after.
 
     Raises:
         VersionConflict: Another version is the present one.
@@ -67,7 +69,7 @@ def submit(
             f"job {spec.name}: expected version {expect_version}, but {there}", hint="look at it again"
         )
     if record is None:
-        return _create(spec, now)
+        return _create(spec, now, generation)
     current = versions[record.version]
     if record.stopped or not same_spec(current.spec, spec):
         again = record.stopped or not spec.type.keeps_running or current.spec.type is not spec.type
@@ -171,7 +173,7 @@ def next_version(
     )
 
 
-def _create(spec: Job, now: Time) -> Decision:
+def _create(spec: Job, now: Time, generation: int) -> Decision:
     key = job_key(spec.namespace, spec.name)
     record = JobRecord(
         key=key,
@@ -179,6 +181,7 @@ def _create(spec: Job, now: Time) -> Decision:
         name=spec.name,
         type=spec.type,
         version=1,
+        generation=generation,
         created_at=now,
         submitted_at=now,
     )
