@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 SETUP := $(PYTHON) scripts/setup_env.py --venv $(VENV)
 
-.PHONY: help setup develop demo test lint format bench clean
+.PHONY: help setup develop demo test lint format bench simulate clean
 
 help:
 	@echo "make demo     run a control plane, an agent and a job in this process"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint     run the checks that run no tests"
 	@echo "make format   lay out the code and fix what can be fixed"
 	@echo "make bench    run the benchmarks (make bench NAME=latency: only that one)"
+	@echo "make simulate run the deterministic simulation (make simulate FROM=1 SEEDS=400)"
 	@echo "make clean    remove everything that was made here"
 
 setup:
@@ -37,6 +38,9 @@ format: develop
 
 bench: setup
 	@for name in $${NAME:-$$($(VENV)/bin/python -m khonsu.bench --list)}; do $(VENV)/bin/python -m khonsu.bench $$name; done
+
+simulate: develop
+	@$(VENV)/bin/python -m khonsu.testing.simulation --from $${FROM:-1} --seeds $${SEEDS:-100}
 
 clean:
 	rm -rf .venv .venv-* .venv.lock build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from khonsu.testing.fleets import fleet_state as fleet_state
     from khonsu.testing.schedulers import SchedulerCheckFailed as SchedulerCheckFailed
     from khonsu.testing.schedulers import check_scheduler as check_scheduler
+    from khonsu.testing.simulation.world import World as World
     from khonsu.testing.stores import StoreCheckFailed as StoreCheckFailed
     from khonsu.testing.stores import check_store as check_store
     from khonsu.testing.transports import TransportCheckFailed as TransportCheckFailed
@@ -33,6 +34,7 @@ _HOMES = {
     "StoreCheckFailed": "khonsu.testing.stores",
     "TransportCheckFailed": "khonsu.testing.transports",
     "VirtualEnv": "khonsu.testing.virtual",
+    "World": "khonsu.testing.simulation.world",
     "ask": "khonsu.testing.fleets",
     "check_driver": "khonsu.testing.drivers",
     "check_scheduler": "khonsu.testing.schedulers",

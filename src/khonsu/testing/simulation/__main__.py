@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--runner", choices=sorted(RUNNERS), help="the event loop; both for many seeds")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long a run is, in virtual seconds")
     parser.add_argument("--trace", action="store_true", help="tell what happens, line by line")
+    parser.add_argument("--digests", action="store_true", help="print the digest of each run, and nothing else")
     parser.add_argument("--processes", type=int, default=2, help="how many seeds run at a time")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -32,7 +33,12 @@ def main() -> int:
         return _one(options.seed, options.runner or "trio", options.seconds, tell=options.trace)
     runners: list[RunnerName] = [options.runner] if options.runner else list(RUNNERS)
     seeds = range(options.first, options.first + options.seeds)
-    return _many([(seed, runner) for seed, runner in product(seeds, runners)], options.seconds, options.processes)
+    runs = [(seed, runner) for seed, runner in product(seeds, runners)]
+    if options.digests:
+        for outcome in outcomes(runs, options.seconds, options.processes):
+            print(outcome.seed, outcome.runner, outcome.events, outcome.digest)
+        return 0
+    return _many(runs, options.seconds, options.processes)
 
 
 def _one(seed: int, runner: RunnerName, seconds: float, *, tell: bool) -> int:

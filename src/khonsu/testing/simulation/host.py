@@ -82,6 +82,9 @@ class Host:
         self._scope: anyio.CancelScope | None = None
         self._env: SimEnv | None = None
         self._powered = False
+        self._over = anyio.Event()
+        """Set when the last run has ended."""
+        self._over.set()
 
     @property
     def boot_id(self) -> str:
@@ -118,27 +121,41 @@ class Host:
             group.start_soon(self._run, group, env, self._scope)
 
     async def _run(self, group: TaskGroup, env: SimEnv, scope: anyio.CancelScope) -> None:
-        """Run the program once."""
-        self._note(self.name, "starts")
-        error: BaseException | None = None
-        with scope:
-            try:
-                await self._program(self, env)
-            except BaseException as raised:  # noqa: BLE001 - whatever ends it is told to the world
-                cancelled, others = _parts(raised)
-                error = others if env.alive else None  # what a dead run still raised was heard by nobody
-                if cancelled is not None:
-                    raise cancelled from None
+        """Run the program, and start it again when it ends by itself."""
+        # A kernel lets go of the locks of a dead process at once; here it takes some steps until it has ended.
+        before, self._over = self._over, anyio.Event()
+        over = self._over
+        await before.wait()
+        try:
+            error = await self._run_once(env, scope)
+        finally:
+            over.set()
         if not env.alive:  # it was crashed; what it still did had no effect
             return
         env.fence()
         self.disk.databases.fence()
         if error is not None and not isinstance(error, KhonsuError):
             self._failed(self.name, error)
-        self._note(self.name, f"ends: {type(error).__name__}: {error}" if error is not None else "ends")
+        # Without its text, which may name a folder or a process of the machine that simulates.
+        self._note(self.name, f"ends: {type(error).__name__}" if error is not None else "ends")
         await anyio.sleep(RESTART_SECONDS)
         if self._env is env and self._powered:
             self.start(group)
+
+    async def _run_once(self, env: SimEnv, scope: anyio.CancelScope) -> BaseException | None:
+        """Run the program once, and return what it ended with."""
+        error: BaseException | None = None
+        if not env.alive:
+            return None
+        self._note(self.name, "starts")
+        with scope:
+            try:
+                await self._program(self, env)
+            except BaseException as raised:  # noqa: BLE001 - whatever ends it is told to the world
+                cancelled, error = _parts(raised)
+                if cancelled is not None:
+                    raise cancelled from None
+        return error
 
     def crash(self) -> None:
         """Kill the program, as by SIGKILL; its files and its tasks stay."""

@@ -21,6 +21,10 @@ CLOCK_RESOLUTION_SECONDS: Final = 1e-9
 class Deadlock(Exception):
     """Nobody can run any more, and no timer is left that would change that."""
 
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("nothing can run any more")
+
 
 class NumberedTask(asyncio.Task[Any]):
     """A task that knows which one it is."""
@@ -88,7 +92,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             if self._ready:
                 return
             if not self._scheduled:
-                raise Deadlock("nothing can run any more")
+                raise Deadlock
             self._now = self._scheduled[0].when()
 
     def _ordered(self, handles: list[Any]) -> list[Any]:

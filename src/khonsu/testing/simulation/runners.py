@@ -36,20 +36,25 @@ def run_trio(seed: str, main: Callable[[], Awaitable[T]], /) -> T:
 
     clock = MockClock(autojump_threshold=0)
     jump = clock._autojump  # noqa: SLF001
+    scope: anyio.CancelScope | None = None
 
-    def jump_or_fail() -> None:
-        if math.isinf(trio.lowlevel.current_statistics().seconds_to_next_deadline):
-            raise Deadlock("nothing can run any more")
-        jump()
+    async def cancellable() -> T:
+        nonlocal scope
+        with anyio.CancelScope() as scope:
+            return await main()
+        raise Deadlock
 
-    clock._autojump = jump_or_fail  # type: ignore[method-assign] # noqa: SLF001
+    def jump_or_end() -> None:
+        if not math.isinf(trio.lowlevel.current_statistics().seconds_to_next_deadline):
+            jump()
+        elif scope is not None and not scope.cancel_called:
+            scope.cancel()
+        else:
+            raise Deadlock  # those who wait cannot even be cancelled
+
+    clock._autojump = jump_or_end  # type: ignore[method-assign] # noqa: SLF001
     with _quiet(), _trio_order(random.Random(f"order/{seed}")):
-        try:
-            return anyio.run(main, backend="trio", backend_options={"clock": clock})
-        except trio.TrioInternalError as error:
-            if isinstance(error.__cause__, Deadlock):
-                raise error.__cause__ from None
-            raise
+        return anyio.run(cancellable, backend="trio", backend_options={"clock": clock})
 
 
 def run_asyncio(seed: str, main: Callable[[], Awaitable[T]], /) -> T:

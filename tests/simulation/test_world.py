@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from khonsu.testing import World
+from khonsu.testing.simulation.faults import Fault, NetworkCut
+from khonsu.testing.simulation.runners import RUNNERS, RunnerName
+
+SEEDS, SECONDS = 20, 40
+
+
+def begin(hash_seed: str) -> subprocess.Popen[str]:
+    """Begin to print the digests of some seeds on both event loops, in a process of its own."""
+    command = [sys.executable, "-m", "khonsu.testing.simulation", "--digests", "--processes", "1"]
+    return subprocess.Popen(
+        [*command, "--seeds", str(SEEDS), "--seconds", str(SECONDS)],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.timeout(240)
+def test_a_seed_is_one_run() -> None:
+    """Twenty seeds go the same way in two processes whose sets have other orders, on both event loops."""
+    with begin("1") as one, begin("2") as other:
+        first, second = one.communicate()[0], other.communicate()[0]
+    assert len(first.splitlines()) == SEEDS * len(RUNNERS)
+    assert first == second
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_world_without_faults_keeps_all_promises(runner: RunnerName) -> None:
+    """Where nothing goes wrong, all jobs reach what is wanted."""
+    outcome = World(1, runner=runner, faults=()).run()
+    assert (outcome.violation, outcome.faults) == (None, ())
+    assert outcome.seconds == pytest.approx(120.0, abs=1.0)
+
+
+REGRESSIONS: tuple[tuple[int, RunnerName, tuple[type[Fault], ...], str], ...] = (
+    # An agent that was silent for longer than its lease told nothing when it was back: its tasks were unknown for ever.
+    (3, "trio", (NetworkCut,), "L1"),
+    (8, "asyncio", (NetworkCut,), "L1"),
+)
+"""Seeds that broke a promise once, on a small world: what they had, and which promise it was."""
+
+
+@pytest.mark.parametrize(("seed", "runner", "faults", "promise"), REGRESSIONS)
+def test_what_was_broken_once_stays_mended(
+    seed: int, runner: RunnerName, faults: tuple[type[Fault], ...], promise: str
+) -> None:
+    """A seed that broke a promise keeps them all."""
+    outcome = World(seed, runner=runner, agents=2, jobs=6, faults=faults).run()
+    assert outcome.faults == tuple(fault.__name__ for fault in faults)
+    assert outcome.violation is None, f"{promise}: {outcome.violation}"
