@@ -9,7 +9,7 @@ import pytest
 from trio.testing import MockClock
 
 from khonsu.core.job import Disconnect, Reschedule
-from khonsu.core.states import AllocationStatus, Eligibility, NodeStatus
+from khonsu.core.states import AllocationStatus, Desired, Eligibility, NodeStatus
 from khonsu.errors import Conflict, NotFound, Unauthenticated
 from khonsu.testing import VirtualEnv
 from tests.control.cluster import Cluster, Node, batch, cluster, nodes_of, report, service
@@ -251,6 +251,41 @@ async def test_a_rebooted_node_has_lost_what_it_had(home: Cluster) -> None:
     assert home.copies("web", A.LOST)[0].message == "the machine was started anew"
     home.group.start_soon(holder.run)
     await home.until(lambda: home.copies("web", A.RUNNING))
+
+
+async def test_a_first_request_that_comes_late_loses_nothing(home: Cluster) -> None:
+    """A first request that took long on its way tells of a time before the copies that were begun since."""
+    [node] = await home.running("a")
+    await home.client.submit(service())
+    [copy] = await home.until_copies("web", 1)
+    node.kill()
+    seen, node.seen, node.have = node.seen, None, {}
+    await node.sync()
+    assert [one.status for one in home.copies("web")] == [A.RUNNING]
+    node.seen, node.have = seen, {copy.id: report(copy, A.RUNNING)}
+
+
+async def test_a_copy_that_was_given_up_and_still_runs_is_stopped(home: Cluster) -> None:
+    """An agent that tells of a copy that is lost here is told to stop it, and a silent node is asked for all it has."""
+    holder, _ = await two_with_a_copy(home)
+    [copy] = home.copies()
+    holder.kill()
+    holder.have.clear()
+    holder.seen, holder.session = None, "anew"
+    await holder.sync()
+    assert [one.id for one in home.copies("web", A.LOST)] == [copy.id]
+    answer = await holder.sync(report(copy, A.RUNNING))
+    assert [(one.id, one.desired) for one in answer.assignments if one.id == copy.id] == [(copy.id, Desired.STOP)]
+
+
+async def test_a_node_that_was_silent_is_asked_for_all_it_has(home: Cluster) -> None:
+    """Its agent may not know that it was missed; what it has is unknown until it tells of it."""
+    holder, _ = await two_with_a_copy(home)
+    [copy] = home.copies()
+    holder.kill()
+    await home.until(lambda: status_of(home, holder.name) is NodeStatus.DOWN, seconds=60.0)
+    assert (await holder.sync()).tell_all
+    assert not (await holder.sync(report(copy, A.RUNNING))).tell_all
 
 
 async def test_a_failed_copy_is_placed_again_with_back_off(home: Cluster) -> None:

@@ -7,7 +7,16 @@ import sys
 import pytest
 
 from khonsu.testing import World
-from khonsu.testing.simulation.faults import Fault, NetworkCut
+from khonsu.testing.simulation.faults import (
+    AgentCrash,
+    AgentPause,
+    BadNetwork,
+    ClockStep,
+    ControlPowerCut,
+    Fault,
+    NetworkCut,
+    OneWayCut,
+)
 from khonsu.testing.simulation.runners import RUNNERS, RunnerName
 
 SEEDS, SECONDS = 20, 40
@@ -39,6 +48,12 @@ def test_a_world_without_faults_keeps_all_promises(runner: RunnerName) -> None:
     outcome = World(1, runner=runner, faults=()).run()
     assert (outcome.violation, outcome.faults) == (None, ())
     assert outcome.seconds == pytest.approx(120.0, abs=1.0)
+
+
+def test_a_late_first_request_starts_nothing_twice() -> None:
+    """A first request that was doubled on its way, and came late, had all be lost that was begun since (S2)."""
+    faults = (NetworkCut, OneWayCut, BadNetwork, ControlPowerCut, AgentCrash, AgentPause, ClockStep)
+    assert World(118, faults=faults).run().violation is None
 
 
 REGRESSIONS: tuple[tuple[int, RunnerName, tuple[type[Fault], ...], str], ...] = (

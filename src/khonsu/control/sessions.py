@@ -26,6 +26,8 @@ class Session:
     last_seen: Time
     requests: dict[str, AgentRequest] = field(factory=dict)
     """What is wanted of the agent, by id: told with every answer until it says that it has heard of it."""
+    begun: bool = False
+    """Whether the agent has had an answer to a first request: a later one is late, and tells of the past."""
 
 
 class Sessions:

@@ -21,7 +21,7 @@ from khonsu.core.leases import LeaseTerms
 from khonsu.core.protocol import Assignment, SyncRequest, SyncResponse, speaks
 from khonsu.core.records import Allocation, Node
 from khonsu.core.reports import apply_report, lost, needs_look, report_events
-from khonsu.core.states import NODE, AllocationStatus, Eligibility, NodeStatus
+from khonsu.core.states import NODE, AllocationStatus, Desired, Eligibility, NodeStatus
 from khonsu.errors import Conflict, Unauthenticated
 
 HOLD_SECONDS_MAX = 30.0
@@ -45,12 +45,13 @@ class Sync:
         if not speaks(request.protocol):
             raise Conflict(protocol_message(request.protocol))
         session = self._sessions.heard(node.id, request.session, self._state.now(), fresh=request.seen is None)
+        session.begun = session.begun or request.seen is not None
         for key in request.taken:
             session.requests.pop(key, None)
         # The lease is renewed before anything is written: a slow disk expires nobody.
         terms = self._leases.renew(node.id, received)
         batch = self._state.batch()
-        self._take(batch, node, request)
+        self._take(batch, node, request, first=request.seen is None and not session.begun)
         if batch.changes or batch.looks:
             self._state.apply(batch)
         await self._hold(node, request, session)
@@ -85,8 +86,8 @@ class Sync:
 
     # Taking what the agent says.
 
-    def _take(self, batch: Batch, node: Node, request: SyncRequest) -> None:
-        """Gather what a request changes."""
+    def _take(self, batch: Batch, node: Node, request: SyncRequest, *, first: bool) -> None:
+        """Gather what a request changes; `first` says whether it begins a run of the agent."""
         tables = self._state.tables
         reported = {report.id for report in request.reports}
         for report in request.reports:
@@ -94,7 +95,7 @@ class Sync:
             if allocation is not None and allocation.node_id == node.id:
                 self._move(batch, allocation, apply_report(allocation, report, batch.now))
         rebooted = request.boot_id != node.boot_id
-        if request.seen is None:
+        if first:
             # The agent has just started and told all that it has: what it does not know of did not survive.
             for allocation in tables.allocations_on(node.id):
                 if allocation.id not in reported and _was_started(allocation):
@@ -152,7 +153,7 @@ class Sync:
             lease_seconds=terms.ttl_seconds,
             interval_seconds=terms.interval_seconds,
             complete=complete,
-            assignments=tuple(self._assignment(allocation) for allocation in wanted),
+            assignments=(*(self._assignment(allocation) for allocation in wanted), *self._orphans(node, request)),
             groups=self._groups(wanted),
             forget=tuple(
                 report.id for report in request.reports if report.status.terminal and self._recorded(report.id)
@@ -161,6 +162,15 @@ class Sync:
             draining=tables.nodes[node.id].eligibility is Eligibility.DRAINING if node.id in tables.nodes else False,
             tell_all=tables.allocations.unknown(node.id),
         )
+
+    def _orphans(self, node: Node, request: SyncRequest) -> Iterable[Assignment]:
+        """Yield what the agent says runs, and is given up here: it is told to stop it."""
+        for report in request.reports:
+            allocation = self._state.tables.allocations.get(report.id)
+            if allocation is None or allocation.node_id != node.id:
+                continue
+            if allocation.status.terminal and not report.status.terminal:
+                yield evolve(self._assignment(allocation), desired=Desired.STOP)
 
     def _recorded(self, key: AllocationId) -> bool:
         allocation = self._state.tables.allocations.get(key)
