@@ -14,7 +14,7 @@ from khonsu.errors import KhonsuError
 from khonsu.scopes import bare
 from khonsu.testing.simulation.clock import HostClock
 from khonsu.testing.simulation.database import SimDatabaseDisk
-from khonsu.testing.simulation.env import SimEnv
+from khonsu.testing.simulation.env import BLOCKING_SECONDS, SimEnv
 from khonsu.testing.simulation.files import FileDisk
 from khonsu.testing.simulation.network import Network
 from khonsu.testing.simulation.processes import ProcessTable, Watchers
@@ -82,6 +82,7 @@ class Host:
         self._scope: anyio.CancelScope | None = None
         self._env: SimEnv | None = None
         self._powered = False
+        self._blocking_seconds = BLOCKING_SECONDS
         self._over = anyio.Event()
         """Set when the last run has ended."""
         self._over.set()
@@ -117,6 +118,7 @@ class Host:
                 chance=self._chance(f"program/{self._runs}"),
                 delays=self._chance(f"threads/{self._runs}"),
             )
+            env.blocking_seconds = self._blocking_seconds
             self._env, self._scope = env, anyio.CancelScope()
             group.start_soon(self._run, group, env, self._scope)
 
@@ -185,6 +187,12 @@ class Host:
         env.fence()
         self.disk.databases.fence()
         self._env = None
+
+    def slow(self, seconds: float) -> None:
+        """Have calls on the threads of its program take so long on average, as on a slow disk."""
+        self._blocking_seconds = seconds
+        if self._env is not None:
+            self._env.blocking_seconds = seconds
 
     def pause(self) -> None:
         """Stop the program, as by SIGSTOP."""
