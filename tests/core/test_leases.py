@@ -148,6 +148,14 @@ def test_a_node_that_the_book_does_not_know_counts_from_its_record_or_the_start(
     assert Silence(heard_seconds_ago={ONE: 12.0}).away_seconds(ONE, 0.0) == 2.0
 
 
+def test_a_clock_that_was_set_back_keeps_nobody_waiting() -> None:
+    """A node that is marked down in the future was marked before this run of the control plane began."""
+    silence = Silence(up_seconds=3.0)
+    assert silence.exclusive_wait_seconds(ONE, 10.0, -86_400.0) == 22.0 - 3.0
+    assert silence.away_seconds(ONE, -86_400.0) == 3.0
+    assert silence.away_seconds(ONE, -0.1) == -0.1
+
+
 def test_the_first_term_has_nothing_to_wait_for() -> None:
     """A later one waits until every instance of the term before has ended."""
     assert Silence().term_wait_seconds(10.0) < 0

@@ -50,10 +50,20 @@ def test_a_world_without_faults_keeps_all_promises(runner: RunnerName) -> None:
     assert outcome.seconds == pytest.approx(120.0, abs=1.0)
 
 
-def test_a_late_first_request_starts_nothing_twice() -> None:
+FIRST = (NetworkCut, OneWayCut, BadNetwork, ControlPowerCut, AgentCrash, AgentPause, ClockStep)
+"""The faults that there were when these seeds broke a promise."""
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_late_first_request_starts_nothing_twice(runner: RunnerName) -> None:
     """A first request that was doubled on its way, and came late, had all be lost that was begun since (S2)."""
-    faults = (NetworkCut, OneWayCut, BadNetwork, ControlPowerCut, AgentCrash, AgentPause, ClockStep)
-    assert World(118, faults=faults).run().violation is None
+    assert World(118, runner=runner, faults=FIRST).run().violation is None
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_clock_that_is_set_back_keeps_no_exclusive_slot_waiting(runner: RunnerName) -> None:
+    """A control plane that starts a day before its records had slots wait until that day had come (S8, L1)."""
+    assert World(447, runner=runner, faults=FIRST).run().violation is None
 
 
 REGRESSIONS: tuple[tuple[int, RunnerName, tuple[type[Fault], ...], str], ...] = (

@@ -8,6 +8,7 @@ from khonsu.control.state import Moves, State
 from khonsu.core.ids import NodeId
 from khonsu.core.leases import LeaseBook, LeaseTerms, Silence, mass_loss
 from khonsu.core.records import Node
+from khonsu.core.revision import ZERO
 from khonsu.core.states import NodeStatus
 
 TICK_SECONDS = 0.25
@@ -38,9 +39,11 @@ class Leases:
 
     def silence(self) -> Silence:
         """Return how long the silent nodes have been silent."""
-        first = self._state.term == 1
-        age = self._state.now() - float(self._state.tables.settings["term-began"].value)
-        return self.book.silence(self._state.env.monotonic(), term_seconds=math.inf if first else age)
+        now = self._state.env.monotonic()
+        # A later term is taken to have begun with this run: what is written of it is a time of a wall clock, which may
+        # have been set since, and then a slot would start too soon, or wait for a day.
+        first = self._state.term == ZERO.term
+        return self.book.silence(now, term_seconds=math.inf if first else self.book.up_seconds(now))
 
     def mass_loss(self) -> bool:
         """Return whether so many nodes vanished together that nothing is to be replaced."""

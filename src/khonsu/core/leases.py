@@ -21,6 +21,9 @@ GRACE_SECONDS = 1.0
 MARGIN_SECONDS = 2.0
 """For clocks that differ in rate, and for the time between a decision and its effect."""
 
+STEP_SECONDS_MIN = 1.0
+"""From here on a time in the future is that of a clock that was set back since, and not of a look a moment ago."""
+
 REQUESTS_PER_SECOND_MAX = 1000.0
 """Above this the interval and with it the TTL are stretched."""
 
@@ -73,7 +76,7 @@ class Silence:
 
         """
         heard = self.heard_seconds_ago.get(node)
-        return min(marked_seconds_ago, self.up_seconds) if heard is None else heard - self.ttl_seconds
+        return self._marked_seconds(marked_seconds_ago) if heard is None else heard - self.ttl_seconds
 
     def exclusive_wait_seconds(self, node: NodeId, kill_timeout_seconds: float, marked_seconds_ago: float) -> float:
         """Return for how long an exclusive copy may still run on a silent node; 0 or less once it cannot.
@@ -81,8 +84,16 @@ class Silence:
         Its helper ends it at the end of the lease, which the agent counts from before we heard of it.
         """
         heard = self.heard_seconds_ago.get(node)
-        silent = min(marked_seconds_ago, self.up_seconds) if heard is None else heard
+        silent = self._marked_seconds(marked_seconds_ago) if heard is None else heard
         return self._exclusive_seconds(kill_timeout_seconds) - silent
+
+    def _marked_seconds(self, marked_seconds_ago: float) -> float:
+        """Return how long ago a node was surely marked down.
+
+        Within one run of the control plane its time does not step. So what is marked in the future was marked by an
+        earlier run, before the clock was set back.
+        """
+        return self.up_seconds if marked_seconds_ago < -STEP_SECONDS_MIN else min(marked_seconds_ago, self.up_seconds)
 
     def term_wait_seconds(self, kill_timeout_seconds: float) -> float:
         """Return for how long no exclusive slot may be placed because the term is young."""
@@ -190,10 +201,14 @@ class LeaseBook:
         """Return how long the nodes without a lease have been silent."""
         return Silence(
             heard_seconds_ago={node: now - heard for node, heard in self._away.items()},
-            up_seconds=now - self._started_at,
+            up_seconds=self.up_seconds(now),
             term_seconds=term_seconds,
             ttl_seconds=self._ttl_longest,
         )
+
+    def up_seconds(self, now: float) -> float:
+        """Return how long this book is kept."""
+        return now - self._started_at
 
     def forget(self, known: Container[NodeId], now: float) -> None:
         """Drop the nodes that are not known any more, once they are silent for so long that nothing depends on it."""
