@@ -10,12 +10,18 @@ from khonsu.testing import World
 from khonsu.testing.simulation.faults import (
     AgentCrash,
     AgentPause,
+    AgentPowerCut,
     BadNetwork,
     ClockStep,
+    ControlCrash,
+    ControlPause,
     ControlPowerCut,
+    DiskErrors,
+    DiskFull,
     Fault,
     NetworkCut,
     OneWayCut,
+    SlowDisk,
 )
 from khonsu.testing.simulation.runners import RUNNERS, RunnerName
 
@@ -64,6 +70,13 @@ def test_a_late_first_request_starts_nothing_twice(runner: RunnerName) -> None:
 def test_a_clock_that_is_set_back_keeps_no_exclusive_slot_waiting(runner: RunnerName) -> None:
     """A control plane that starts a day before its records had slots wait until that day had come (S8, L1)."""
     assert World(447, runner=runner, faults=FIRST).run().violation is None
+
+
+@pytest.mark.parametrize("seed", [2, 14])
+def test_a_disk_that_fails_again_and_again_ends_no_worker(seed: int) -> None:
+    """To clear the frames of an error ended a worker that had been told of an earlier one, and waited (P0)."""
+    faults = (*FIRST, ControlCrash, ControlPause, AgentPowerCut, SlowDisk, DiskErrors, DiskFull)
+    assert World(seed, faults=faults).run().violation is None
 
 
 REGRESSIONS: tuple[tuple[int, RunnerName, tuple[type[Fault], ...], str], ...] = (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from traceback import clear_frames
+from types import TracebackType
 
 from khonsu.errors import StoreDamaged, StoreError, StoreFull, StoreInUse
 
@@ -17,6 +18,7 @@ _APSW_CODES = {
     "CantOpenError": sqlite3.SQLITE_CANTOPEN,
     "ReadOnlyError": sqlite3.SQLITE_READONLY,
 }
+_WAITS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _PRIMARY = 0xFF  # the extended codes carry the primary one in their lowest byte
 
 
@@ -67,9 +69,22 @@ def store_error(error: BaseException, path: str) -> StoreError | None:
 def _let_go(error: BaseException | None) -> None:
     """Drop what the frames of an error hold: a cursor among it would keep the file open, and locked, for ever."""
     while error is not None:
-        clear_frames(error.__traceback__)
-        clear_frames(getattr(getattr(error, "orig", None), "__traceback__", None))
+        _clear(error.__traceback__)
+        _clear(getattr(getattr(error, "orig", None), "__traceback__", None))
         error = error.__context__
+
+
+def _clear(traceback: TracebackType | None) -> None:
+    """Clear the frames of functions that have ended.
+
+    An earlier error may have been raised to tasks that go on since: to clear the frame of one that waits would end it.
+    """
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if not frame.f_code.co_flags & _WAITS:
+            with suppress(RuntimeError):  # it still runs
+                frame.clear()
+        traceback = traceback.tb_next
 
 
 def damaged(path: str, why: str) -> StoreDamaged:

@@ -9,6 +9,7 @@ import random
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from khonsu.testing.simulation.env import BLOCKING_SECONDS
 from khonsu.testing.simulation.programs import CONTROL
 
 if TYPE_CHECKING:
@@ -176,6 +177,103 @@ class BadNetwork(Fault):
         network.delay_seconds += sign * self.delay_seconds
 
 
+class ControlCrash(Fault):
+    """The control plane is killed; its disk stays as it is."""
+
+    def __str__(self) -> str:
+        """Say it."""
+        return "ControlCrash"
+
+    def begin(self) -> None:
+        """Kill it."""
+        self.control.crash()
+
+    def end(self) -> None:
+        """Start it again."""
+        self.world.start(self.control)
+
+
+class ControlPause(Fault):
+    """The control plane stands still, as by SIGSTOP."""
+
+    def __str__(self) -> str:
+        """Say it."""
+        return "ControlPause"
+
+    def begin(self) -> None:
+        """Stop it."""
+        self.control.pause()
+
+    def end(self) -> None:
+        """Let it go on."""
+        self.control.resume()
+
+
+class AgentPowerCut(Fault):
+    """An agent's machine loses power, and its tasks with it."""
+
+    def begin(self) -> None:
+        """Cut the power."""
+        self.agent.power_cut()
+
+    def end(self) -> None:
+        """Switch it on."""
+        self.world.start(self.agent)
+
+
+class SlowDisk(Fault):
+    """What blocks takes long on a machine."""
+
+    def __init__(self, world: World, chance: random.Random) -> None:
+        """Choose whose."""
+        super().__init__(world, chance)
+        self.host = chance.choice((self.agent, self.control))
+
+    def __str__(self) -> str:
+        """Say whose."""
+        return f"SlowDisk of {self.host.name}"
+
+    def begin(self) -> None:
+        """Make it slow."""
+        self.host.slow(self.chance.choice((0.05, 0.5, 2.0)))
+
+    def end(self) -> None:
+        """Make it as it was."""
+        self.host.slow(BLOCKING_SECONDS)
+
+
+class DiskErrors(Fault):
+    """Some operations on the control plane's disk end with an I/O error."""
+
+    def __str__(self) -> str:
+        """Say it."""
+        return "DiskErrors of the control plane"
+
+    def begin(self) -> None:
+        """Let some fail."""
+        self.control.disk.databases.fails = self.chance.choice((0.001, 0.02, 0.3))
+
+    def end(self) -> None:
+        """Let none fail."""
+        self.control.disk.databases.fails = 0.0
+
+
+class DiskFull(Fault):
+    """The control plane's disk is full."""
+
+    def __str__(self) -> str:
+        """Say it."""
+        return "DiskFull of the control plane"
+
+    def begin(self) -> None:
+        """Fill it."""
+        self.control.disk.databases.full = True
+
+    def end(self) -> None:
+        """Make room."""
+        self.control.disk.databases.full = False
+
+
 FAULTS: tuple[type[Fault], ...] = (
     NetworkCut,
     OneWayCut,
@@ -184,4 +282,10 @@ FAULTS: tuple[type[Fault], ...] = (
     AgentCrash,
     AgentPause,
     ClockStep,
+    ControlCrash,
+    ControlPause,
+    AgentPowerCut,
+    SlowDisk,
+    DiskErrors,
+    DiskFull,
 )
