@@ -35,6 +35,7 @@ AUDITED = frozenset(
 )
 DISK = ("fsync", "fdatasync")
 OURS = f"{os.sep}khonsu{os.sep}"
+SIMULATED = f"{os.sep}simulation{os.sep}"  # there the threads of a host run inline
 FOREIGN = f"{os.sep}site-packages{os.sep}"
 STANDARD_LIBRARY = str(Path(os.__file__).parent)
 
@@ -74,7 +75,8 @@ def note(call: str) -> None:
         if FOREIGN in frame.f_code.co_filename:
             break
         frame = frame.f_back
-    if frame is not None and OURS in (file := frame.f_code.co_filename) and f"{os.sep}tests{os.sep}" not in file:
+    file = frame.f_code.co_filename if frame is not None else ""
+    if frame is not None and OURS in file and not any(part in file for part in (f"{os.sep}tests{os.sep}", SIMULATED)):
         found.append(f"{call} in {file}:{frame.f_lineno}")
 
 

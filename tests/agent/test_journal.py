@@ -78,6 +78,14 @@ def test_damage_in_the_middle_is_found(records: list[dict[str, Any]], data: st.D
         list(decode(bytes(changed)))
 
 
+def test_a_hole_ends_it() -> None:
+    """Of what had not reached the disk at a power cut, a part behind may be there and one before it not."""
+    whole = b"".join(map(encode, [{"khonsu-journal": 1}, {"put": "a", "value": 1}, {"put": "b", "value": 2}]))
+    tail = b"".join(encode({"put": f"c{number}", "value": "x" * 100}) for number in range(10))
+    holed = tail[:50] + bytes(512) + tail[562:]
+    assert list(decode(whole + holed)) == list(decode(whole))
+
+
 def test_what_is_no_journal_is_damage() -> None:
     """A file of somebody else is not read as a journal."""
     with pytest.raises(Damaged):

@@ -79,6 +79,12 @@ def test_a_disk_that_fails_again_and_again_ends_no_worker(seed: int) -> None:
     assert World(seed, faults=faults).run().violation is None
 
 
+def test_a_hole_in_a_journal_is_no_damage() -> None:
+    """A journal whose unsafe end had a hole after a power cut was set aside, and an attempt started twice (S3)."""
+    faults = (*FIRST, ControlCrash, ControlPause, AgentPowerCut, SlowDisk, DiskErrors, DiskFull)
+    assert World(87, runner="asyncio", faults=faults).run().violation is None
+
+
 REGRESSIONS: tuple[tuple[int, RunnerName, tuple[type[Fault], ...], str], ...] = (
     # An agent that was silent for longer than its lease told nothing when it was back: its tasks were unknown for ever.
     (3, "trio", (NetworkCut,), "L1"),

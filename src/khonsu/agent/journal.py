@@ -2,8 +2,8 @@
 
 Each line is a checksum and a JSON object: a value that is put, or a key that is dropped; the last one counts. Lines
 are written by one thread, and as many as have come together with one `fsync`. A line that was cut by a power cut can
-only be the end of the file and was promised to nobody; anything else that does not fit its checksum is damage, and
-then the file is set aside as a whole: half of a history would start things twice.
+only be the end of the file and was promised to nobody, and so is what follows a hole; anything else that does not fit
+its checksum is damage, and then the file is set aside as a whole: half of a history would start things twice.
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ def _records(data: bytes) -> Iterator[Mapping[str, JSON] | None]:
     lines = data.split(b"\n")
     last = lines.pop()
     for line in lines:
+        if b"\0" in line:
+            # A hole: a part that had not reached the disk when the power went, while one behind it had. Nobody was
+            # promised any of it, for an `fsync` leaves no holes.
+            yield None
+            return
         yield _record(line)
     if last:
         yield None
