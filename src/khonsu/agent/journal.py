@@ -82,7 +82,7 @@ def _records(data: bytes) -> Iterator[Mapping[str, JSON] | None]:
     lines = data.split(b"\n")
     last = lines.pop()
     for line in lines:
-        if b"\0" in line:
+        if b"\0\0" in line:
             # A hole: a part that had not reached the disk when the power went, while one behind it had. Nobody was
             # promised any of it, for an `fsync` leaves no holes.
             yield None
