@@ -12,6 +12,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from khonsu.abc.transport import ByteStream
 from khonsu.control.calls import Call
 from khonsu.control.find import find_allocation, find_job
+from khonsu.control.heard import Heard
 from khonsu.control.state import State
 from khonsu.control.streams import Streams, fed
 from khonsu.core.codec import from_json, loads
@@ -27,8 +28,6 @@ STREAMS = ("both", "stdout", "stderr")
 LINE_BYTES_MAX = 256 * 1024
 AGAIN_SECONDS = 1.0
 """How long the end of a copy may come after that of its output, before its agent is asked again."""
-TIME_SECONDS_MIN = 1e-6
-"""What the time of a line is told to."""
 
 
 class Logs:
@@ -100,12 +99,13 @@ class Logs:
         async def follow(one: Allocation) -> None:
             # Of a copy that comes later everything is new.
             wanted = parameters if one.id in began else {**parameters, "tail": None}
+            heard = Heard()
             more = True
             while more:
                 open_now.add(one.id)
                 # Others go on; that there is none was told before the stream began.
                 with suppress(Unavailable):
-                    wanted = _after(await self._copy(one, wanted, send), wanted)
+                    await self._copy(one, heard.onward(wanted), send, heard)
                 open_now.discard(one.id)
                 self._state.wake(f"job:{job}")
                 more = await self._speaks_again(one, wanted["task"])
@@ -162,30 +162,29 @@ class Logs:
         return not wanted or any(not one.status.terminal for one in wanted)
 
     async def _copy(
-        self, allocation: Allocation, parameters: dict[str, JSON], send: MemoryObjectSendStream[bytes]
-    ) -> bytes | None:
-        """Stream the logs of a copy, and return the last line."""
-        last: bytes | None = None
+        self,
+        allocation: Allocation,
+        parameters: dict[str, JSON],
+        send: MemoryObjectSendStream[bytes],
+        heard: Heard | None = None,
+    ) -> None:
+        """Stream the logs of a copy, but for what was heard before."""
         refusal = self._refusal(allocation)
         if refusal is not None:
             raise refusal
         node = self._state.tables.nodes[allocation.node_id]
         wanted = {**parameters, "allocation": allocation.id}
         async with self._streams.open(node, "logs", wanted) as chunks:
+            again = heard.again() if heard is not None else None
             async for line in lines(chunks):
-                await send.send(line)
-                last = line
-        return last
+                if heard is None or again is None:
+                    await send.send(line)
+                elif not again.knows(entry := from_json(LogLine, loads(line))):
+                    await send.send(line)
+                    heard.note(entry)
 
     def _has_task(self, allocation: Allocation, task: object) -> bool:
         return any(spec.name == task for spec in self._state.tables.group(allocation).tasks)
-
-
-def _after(last: bytes | None, parameters: dict[str, JSON]) -> dict[str, JSON]:
-    """Return the parameters that go on behind a line, as far as its time tells lines apart."""
-    if last is None:
-        return parameters
-    return {**parameters, "tail": None, "since": from_json(LogLine, loads(last)).at + TIME_SECONDS_MIN}
 
 
 def _parameters(call: Call) -> dict[str, JSON]:
