@@ -80,7 +80,7 @@ def test_damage_in_the_middle_is_found(records: list[dict[str, Any]], data: st.D
 
 def test_a_hole_ends_it() -> None:
     """Of what had not reached the disk at a power cut, a part behind may be there and one before it not."""
-    whole = b"".join(map(encode, [{"khonsu-journal": 1}, {"put": "a", "value": 1}, {"put": "b", "value": 2}]))
+    whole = encode({"khonsu-journal": 1}) + encode({"put": "a", "value": 1}) + encode({"put": "b", "value": 2})
     tail = b"".join(encode({"put": f"c{number}", "value": "x" * 100}) for number in range(10))
     holed = tail[:50] + bytes(512) + tail[562:]
     assert list(decode(whole + holed)) == list(decode(whole))
