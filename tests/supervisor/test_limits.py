@@ -160,6 +160,16 @@ async def test_a_task_that_does_not_listen_is_killed_after_the_lease(supervisor:
     assert not is_alive(child)
 
 
+async def test_leases_are_told_one_after_the_other(supervisor: Supervisor, tmp_path: Path) -> None:
+    """Of leases that are told at the same time the latest stays, and each is told whole."""
+    now = SystemEnv().monotonic()
+    async with anyio.create_task_group() as group:
+        for step in (5, 9, 2, 8, 1):
+            group.start_soon(supervisor.set_lease, now + 1000 + step)
+    await supervisor.set_lease(now + 1000)
+    assert (tmp_path / "supervisor" / "lease").read_text() == f"{now + 1009!r} {boot()}"
+
+
 async def test_a_renewed_lease_lets_a_task_go_on(supervisor: Supervisor, tmp_path: Path) -> None:
     """A task whose lease was renewed before its end goes on after that; an earlier deadline comes too late."""
     clock = SystemEnv()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -9,6 +10,8 @@ import anyio
 
 from khonsu.drivers.supervisor import Supervisor
 from khonsu.env import Env
+
+_log = logging.getLogger(__name__)
 
 
 class Lease:
@@ -49,7 +52,10 @@ class Lease:
             renewed = self._renewed
             await renewed.wait()
             if needed():
-                await self.publish()
+                try:
+                    await self.publish()
+                except OSError as error:
+                    _log.warning("tasks cannot be told of the lease, and end with the last one told: %s", error)
 
     async def wait(self) -> None:
         """Wait until the lease holds."""

@@ -150,7 +150,7 @@ class Runner:
                     await self._journal.durable()
                     await self._remove(state, task, attempt - 1)
                 driver, context = self._context(state, task, attempt)
-                await self._workshop.lay_out(context)
+                await call(driver, "lay out the task", self._workshop.lay_out(context))
                 await call(driver, "prepare", driver.prepare(context))
             except DriverError as failure:
                 error = failure
@@ -163,12 +163,21 @@ class Runner:
 
     async def _start(self, state: AllocationState, action: Start, scope: anyio.CancelScope) -> None:
         key, task, attempt = state.assignment.id, action.task, action.attempt
+        unpublished: OSError | None = None
         with scope:
             await self._journal.durable(self._noted.get((key, task)))
             if state.group.exclusive:
                 await self._lease.wait()
-                await self._lease.publish()
+                try:
+                    await self._lease.publish()
+                except OSError as error:
+                    unpublished = error
         if self._end(key, task, scope):
+            return
+        if unpublished is not None:
+            failure = DriverError(f"the lease cannot be written for the task: {unpublished}")
+            failure.retryable = True
+            self._refuse(key, task, attempt, failure)
             return
         self._starting.add((key, task))
         try:

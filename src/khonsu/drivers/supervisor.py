@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import pwd
 import shutil
@@ -58,6 +59,8 @@ class Supervisor:
         self._env = env
         self._server = ForkServerClient(directory, env=env, idle_seconds=idle_seconds)
         self._lease_path = directory / "lease"
+        self._lease_lock = anyio.Lock()
+        self._lease_until = -math.inf
         self.cgroups = CgroupSupport(message="not looked for yet")
 
     async def __aenter__(self) -> Self:
@@ -232,7 +235,11 @@ class Supervisor:
             deadline: In seconds of `env.monotonic()`; counted from when the request was sent that renewed the lease.
 
         """
-        await self._env.run_blocking(self._write_lease, deadline)
+        # One at a time: two would write the same file, and the older could come last.
+        async with self._lease_lock:
+            if deadline > self._lease_until:
+                await self._env.run_blocking(self._write_lease, deadline)
+                self._lease_until = deadline
 
     def _write_lease(self, deadline: float) -> None:
         temporary = self._lease_path.with_suffix(".new")

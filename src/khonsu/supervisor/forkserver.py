@@ -7,6 +7,7 @@ are one JSON object a line; any number of requests may be under way on a connect
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import gc
@@ -86,7 +87,8 @@ def _split(listener: socket.socket, lock: int, idle_seconds: float) -> None:
     inner, outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     reports, reports_end = os.pipe()
     if hasattr(fcntl, "F_SETPIPE_SZ"):
-        fcntl.fcntl(reports, fcntl.F_SETPIPE_SZ, 2**20)  # room for all that can be said while nobody listens
+        with contextlib.suppress(OSError):  # a user who has many large pipes already gets no other
+            fcntl.fcntl(reports, fcntl.F_SETPIPE_SZ, 2**20)  # room for all that can be said while nobody listens
     warm_up()
     gc.collect()
     gc.freeze()  # so that a helper's collector leaves the memory alone that it shares with us
