@@ -81,7 +81,7 @@ class Allocations(Mapping[str, Allocation]):
         self._count(record, 1)
         if before is not None:
             self._count(before, -1)
-        if before is None:
+        else:
             self._of_job[record.job_key][record.id] = None
             self._on_node[record.node_id][record.id] = None
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from khonsu.control.state import State
 from khonsu.core.names import nearest
-from khonsu.core.records import Allocation, JobRecord, job_key
+from khonsu.core.records import Allocation, JobRecord, Node, job_key
 from khonsu.errors import Conflict, NotFound
+
+T = TypeVar("T", Allocation, Node)
 
 PREFIX_LETTERS_MIN = 2
 
@@ -40,19 +43,20 @@ def find_allocation(state: State, namespace: str, prefix: str) -> Allocation:
     known = state.tables.allocations
     beginning = [known[key] for key in known if key.startswith(prefix.lower())]
     matches = [allocation for allocation in beginning if allocation.namespace == namespace]
-    if len(prefix) < PREFIX_LETTERS_MIN or not matches:
-        raise NotFound("allocation", prefix)
-    check_one("allocations", prefix, [allocation.id for allocation in matches])
-    return matches[0]
+    return only_one("allocation", prefix, matches)
 
 
-def check_one(things: str, prefix: str, matches: Sequence[str]) -> None:
-    """Check that not several ids begin with what somebody wrote.
+def only_one(kind: str, prefix: str, matches: Sequence[T], *, nearest: str | None = None) -> T:
+    """Return the only thing whose id begins with what somebody wrote.
 
     Raises:
-        Conflict: They do; names some of them.
+        NotFound: There is none, or so few letters name nothing.
+        Conflict: There are several; names some of them.
 
     """
+    if len(prefix) < PREFIX_LETTERS_MIN or not matches:
+        raise NotFound(kind, prefix, nearest=nearest)
     if len(matches) > 1:
-        some = ", ".join(sorted(matches[:5]))
-        raise Conflict(f"{len(matches)} {things} begin with {prefix}: {some}", hint="write more letters of the id")
+        some = ", ".join(sorted(match.id for match in matches[:5]))
+        raise Conflict(f"{len(matches)} {kind}s begin with {prefix}: {some}", hint="write more letters of the id")
+    return matches[0]

@@ -6,8 +6,10 @@ latest time were heard of each output, and as many are passed over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
+from khonsu.core.codec import from_json, loads
 from khonsu.core.job import JSON
 from khonsu.core.protocol import LogLine
 
@@ -50,6 +52,19 @@ class Heard:
     def again(self) -> Again:
         """Return what is to be passed over in lines that are asked for again."""
         return Again(dict(self._latest))
+
+    def news(self) -> Callable[[bytes], bool]:
+        """Return what says of each line of a repetition, as JSON, whether it is new, and takes note of it."""
+        again = self.again()
+
+        def is_new(text: bytes) -> bool:
+            line = from_json(LogLine, loads(text))
+            if again.knows(line):
+                return False
+            self.note(line)
+            return True
+
+        return is_new
 
     def onward(self, parameters: dict[str, JSON]) -> dict[str, JSON]:
         """Return the parameters of a request whose answer leaves nothing out that was not heard."""

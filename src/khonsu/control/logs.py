@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -15,9 +15,7 @@ from khonsu.control.find import find_allocation, find_job
 from khonsu.control.heard import Heard
 from khonsu.control.state import State
 from khonsu.control.streams import Streams, fed
-from khonsu.core.codec import from_json, loads
 from khonsu.core.job import JSON
-from khonsu.core.protocol import LogLine
 from khonsu.core.records import Allocation
 from khonsu.core.retention import latest
 from khonsu.core.states import AllocationStatus, NodeStatus
@@ -105,7 +103,7 @@ class Logs:
                 open_now.add(one.id)
                 # Others go on; that there is none was told before the stream began.
                 with suppress(Unavailable):
-                    await self._copy(one, heard.onward(wanted), send, heard)
+                    await self._copy(one, heard.onward(wanted), send, heard.news())
                 open_now.discard(one.id)
                 self._state.wake(f"job:{job}")
                 more = await self._speaks_again(one, wanted["task"])
@@ -166,22 +164,18 @@ class Logs:
         allocation: Allocation,
         parameters: dict[str, JSON],
         send: MemoryObjectSendStream[bytes],
-        heard: Heard | None = None,
+        is_new: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
-        """Stream the logs of a copy, but for what was heard before."""
+        """Stream the logs of a copy, as far as they are new."""
         refusal = self._refusal(allocation)
         if refusal is not None:
             raise refusal
         node = self._state.tables.nodes[allocation.node_id]
         wanted = {**parameters, "allocation": allocation.id}
         async with self._streams.open(node, "logs", wanted) as chunks:
-            again = heard.again() if heard is not None else None
             async for line in lines(chunks):
-                if heard is None or again is None:
+                if is_new(line):
                     await send.send(line)
-                elif not again.knows(entry := from_json(LogLine, loads(line))):
-                    await send.send(line)
-                    heard.note(entry)
 
     def _has_task(self, allocation: Allocation, task: object) -> bool:
         return any(spec.name == task for spec in self._state.tables.group(allocation).tasks)

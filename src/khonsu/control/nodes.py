@@ -9,7 +9,7 @@ from attrs import evolve
 
 from khonsu.control.batch import Batch
 from khonsu.control.calls import Call
-from khonsu.control.find import PREFIX_LETTERS_MIN, check_one
+from khonsu.control.find import only_one
 from khonsu.control.gate import Gate
 from khonsu.control.sessions import Sessions
 from khonsu.control.state import State
@@ -23,7 +23,7 @@ from khonsu.core.reports import lost
 from khonsu.core.results import Invitation
 from khonsu.core.states import ALLOCATION, NODE, AllocationStatus, Eligibility, NodeStatus
 from khonsu.core.units import DurationLike, seconds
-from khonsu.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
+from khonsu.errors import Conflict, InvalidRequest, Unauthenticated
 from khonsu.security.fingerprint import Fingerprint
 from khonsu.security.tokens import JoinToken as Invited
 
@@ -67,10 +67,7 @@ class Nodes:
         node = tables.node_named(name)
         if node is None:
             matches = [node for node in tables.nodes.values() if node.id.startswith(name.lower())]
-            if len(name) < PREFIX_LETTERS_MIN or not matches:
-                raise NotFound("node", name, nearest=nearest(name, tables.node_ids))
-            check_one("nodes", name, [match.id for match in matches])
-            node = matches[0]
+            node = only_one("node", name, matches, nearest=nearest(name, tables.node_ids))
         return self.seen(node)
 
     def seen(self, node: Node) -> Node:

@@ -49,6 +49,14 @@ class Fault(ABC):
         """Undo it."""
 
 
+class ControlFault(Fault):
+    """A fault of the control plane's machine, whichever agent was drawn."""
+
+    def __str__(self) -> str:
+        """Say what happens."""
+        return f"{type(self).__name__} of the control plane"
+
+
 class NetworkCut(Fault):
     """Nothing passes between an agent and the control plane."""
 
@@ -85,12 +93,8 @@ class OneWayCut(Fault):
         self.world.network.heal(self.source, self.target)
 
 
-class ControlPowerCut(Fault):
+class ControlPowerCut(ControlFault):
     """The control plane's machine loses power."""
-
-    def __str__(self) -> str:
-        """Say it."""
-        return "ControlPowerCut"
 
     def begin(self) -> None:
         """Cut the power."""
@@ -177,12 +181,8 @@ class BadNetwork(Fault):
         network.delay_seconds += sign * self.delay_seconds
 
 
-class ControlCrash(Fault):
+class ControlCrash(ControlFault):
     """The control plane is killed; its disk stays as it is."""
-
-    def __str__(self) -> str:
-        """Say it."""
-        return "ControlCrash"
 
     def begin(self) -> None:
         """Kill it."""
@@ -193,12 +193,8 @@ class ControlCrash(Fault):
         self.world.start(self.control)
 
 
-class ControlPause(Fault):
+class ControlPause(ControlFault):
     """The control plane stands still, as by SIGSTOP."""
-
-    def __str__(self) -> str:
-        """Say it."""
-        return "ControlPause"
 
     def begin(self) -> None:
         """Stop it."""
@@ -242,12 +238,8 @@ class SlowDisk(Fault):
         self.host.slow(BLOCKING_SECONDS)
 
 
-class DiskErrors(Fault):
+class DiskErrors(ControlFault):
     """Some operations on the control plane's disk end with an I/O error."""
-
-    def __str__(self) -> str:
-        """Say it."""
-        return "DiskErrors of the control plane"
 
     def begin(self) -> None:
         """Let some fail."""
@@ -258,12 +250,8 @@ class DiskErrors(Fault):
         self.control.disk.databases.fails = 0.0
 
 
-class DiskFull(Fault):
+class DiskFull(ControlFault):
     """The control plane's disk is full."""
-
-    def __str__(self) -> str:
-        """Say it."""
-        return "DiskFull of the control plane"
 
     def begin(self) -> None:
         """Fill it."""
