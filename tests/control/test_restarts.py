@@ -11,7 +11,7 @@ from khonsu.control.plane import ControlPlane
 from khonsu.core.codec import to_json
 from khonsu.core.operations import Role
 from khonsu.core.states import AllocationStatus, NodeStatus
-from khonsu.errors import StoreFull, Unauthenticated
+from khonsu.errors import StoreError, StoreFull, Unauthenticated
 from khonsu.stores.memory import MemoryStore
 from khonsu.stores.sqlite import SQLiteStore
 from khonsu.stores.wrapper import StoreWrapper
@@ -32,13 +32,14 @@ class Failing(StoreWrapper):
     """A store whose disk is full for as many writes as `fails` says."""
 
     fails = 0
+    error: Exception = StoreFull("there is no room")
 
     async def write(self, transaction: Callable[[Transaction], Any], /) -> Commit[Any]:
         """Fail, or write."""
         if self.fails:
             self.fails -= 1
             await anyio.lowlevel.checkpoint()
-            raise StoreFull("there is no room")
+            raise self.error
         return await super().write(transaction)
 
 
@@ -60,7 +61,7 @@ def usable(home: Cluster) -> bool:
     """Return whether writes are taken, and not refused because the tables are being rebuilt."""
     try:
         home.plane.parts.state.batch()
-    except StoreFull:
+    except StoreError:
         return False
     return True
 
@@ -152,6 +153,19 @@ async def test_a_full_disk_refuses_writes_and_undoes_them() -> None:
         submission = await home.client.submit(service())
         assert (submission.outcome, submission.version) == ("created", 1)
         assert (await home.client.wait(submission)).status == "healthy"
+
+
+async def test_whatever_a_store_raises_is_told_to_those_who_wait_and_undone() -> None:
+    """A store of somebody else may fail in its own way: that ends no loop, and keeps nobody waiting."""
+    store = Failing(MemoryStore())
+    store.error = OSError("the cable was pulled")
+    async with cluster(store) as home:
+        store.fails = 1
+        with anyio.fail_after(10), pytest.raises(StoreError, match="OSError: the cable was pulled"):
+            await home.client.submit(service())
+        await home.until(lambda: usable(home))
+        assert await home.client.jobs() == ()
+        assert (await home.client.submit(service())).outcome == "created"
 
 
 @pytest.mark.parametrize("fails", [1, 2, 3])

@@ -8,7 +8,8 @@ top of it fails too, and the tables are rebuilt from the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -172,11 +173,12 @@ class State:
 
     async def read(self, query: Callable[[View], T]) -> T:
         """Read what the tables do not hold: history, and answers to repeated requests."""
-        return await self._store.read(query)
+        with _told():
+            return await self._store.read(query)
 
     async def page(self, kind: str, after: str | None, limit: int, **equals: object) -> Sequence[Record]:
         """Read the next records of a kind behind a key, in the order of their keys."""
-        return await self._store.read(partial(_page, kind=kind, after=after, limit=limit, equals=equals))
+        return await self.read(partial(_page, kind=kind, after=after, limit=limit, equals=equals))
 
     @property
     def store(self) -> Store:
@@ -309,8 +311,9 @@ class State:
         group = self._flying = self._open
         self._open = Group(group.revision.next())
         try:
-            commit = await self._store.write(lambda transaction: _write(transaction, group.changes))
-            ensure(commit.revision == group.revision, "the store and the state count revisions alike")
+            with _told():
+                commit = await self._store.write(lambda transaction: _write(transaction, group.changes))
+                ensure(commit.revision == group.revision, "the store and the state count revisions alike")
         except StoreError as error:
             await self._undo(group, error)
         else:
@@ -331,11 +334,23 @@ class State:
 
     async def _rebuild(self) -> bool:
         try:
-            await self.load()
+            with _told():
+                await self.load()
         except StoreError as error:
             self._failed = error
             return False
         return True
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Have all that goes wrong in a store told as its error: it may be a stranger's, and those who wait must hear."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"the store failed: {type(error).__name__}: {error}") from error
 
 
 def _page(view: View, *, kind: str, after: str | None, limit: int, equals: Mapping[str, object]) -> Sequence[Record]:
