@@ -120,10 +120,14 @@ class _Components:
             schema["required"] = required
         return schema
 
-    def fields(self, shape: Shape) -> Schema:
-        """Return the schema of a request's body."""
+    def fields(self, shape: Shape, operation: Operation) -> Schema:
+        """Return the schema of a request's body, without what its path has."""
         if attrs.has(shape.takes):
-            return self.schema(shape.takes)
+            described = self._class(shape.takes)
+            for name in operation.path_parameters:
+                del described["properties"][name]
+                described["required"].remove(name)
+            return described
         schema: Schema = {
             "type": "object",
             "properties": {name: self.schema(kind) for name, kind in shape.takes.items()},
@@ -132,11 +136,20 @@ class _Components:
             schema["required"] = list(shape.required)
         return schema
 
+    def watched(self, cls: type) -> Schema:
+        """Return the schema of what a read answers that can be watched: a thing, and the revision to watch from."""
+        self.schema(cls)
+        described = self.schemas[cls.__name__]
+        if "revision" in described["properties"]:
+            return self.schema(cls)
+        properties = {**described["properties"], "revision": {"$ref": "#/components/schemas/Revision"}}
+        return {**described, "properties": properties, "required": [*described.get("required", ()), "revision"]}
+
     def page(self, shape: Shape) -> Schema:
         """Return the schema of a page of items."""
         return {
             "type": "object",
-            "required": ["items"],
+            "required": ["items", "next", "revision"],
             "properties": {
                 "items": {"type": "array", "items": self.schema(shape.result)},
                 "next": {"type": ["string", "null"], "description": "The cursor of the next page, if there is one."},
@@ -147,6 +160,8 @@ class _Components:
 
 def _operation(operation: Operation, shape: Shape, components: _Components) -> dict[str, Any]:
     result = components.page(shape) if shape.pages else components.schema(shape.result)
+    if operation.watchable and not shape.pages:
+        result = components.watched(shape.result)
     media_type = LINES_TYPE if operation.direction is Direction.DOWN else JSON_TYPE
     described: dict[str, Any] = {
         "operationId": operation.name,
@@ -162,7 +177,7 @@ def _operation(operation: Operation, shape: Shape, components: _Components) -> d
     if operation.direction is Direction.UP:
         described["requestBody"] = {"required": True, "content": {BYTES_TYPE: {}}}
     elif has_content(operation) and operation.method != "DELETE":
-        content = {JSON_TYPE: {"schema": components.fields(shape)}}
+        content = {JSON_TYPE: {"schema": components.fields(shape, operation)}}
         described["requestBody"] = {"required": bool(shape.required), "content": content}
     return described
 
@@ -178,7 +193,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             schema = {"$ref": "#/components/schemas/Revision"}
         note = {"description": _PARAMETER_NOTES[name]} if name in _PARAMETER_NOTES else {}
         parameters.append({"name": name, "in": "query", "schema": schema, **note})
-    if has_content(operation):
+    if operation.once:
         parameters.append(
             {
                 "name": IDEMPOTENCY_HEADER,

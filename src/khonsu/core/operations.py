@@ -65,6 +65,7 @@ class Operation:
         direction: How it answers.
         query: The names of its query parameters (reads), or none.
         watchable: Whether `after` (a revision) and `wait` turn it into a watch.
+        once: Whether a repeat with the same idempotency key gets the first answer, and does nothing more.
 
     """
 
@@ -76,6 +77,7 @@ class Operation:
     direction: Direction = field(default=Direction.CALL, kw_only=True)
     query: tuple[str, ...] = field(default=(), kw_only=True)
     watchable: bool = field(default=False, kw_only=True)
+    once: bool = field(default=False, kw_only=True)
 
     @property
     def path_parameters(self) -> tuple[str, ...]:
@@ -106,27 +108,27 @@ _LOGS = ("task", "follow", "stream", "tail", "since")
 OPERATIONS: Mapping[str, Operation] = {
     operation.name: operation
     for operation in (
-        Operation("job.submit", "POST", _JOBS, summary="Submit a job"),
+        Operation("job.submit", "POST", _JOBS, summary="Submit a job", once=True),
         Operation("job.plan", "POST", "/namespaces/{namespace}/plan", summary="Show what a job would change"),
         Operation("job.list", "GET", _JOBS, summary="List jobs", query=_PAGE, watchable=True),
         Operation("job.get", "GET", _JOBS + "/{name}", summary="Show a job", watchable=True),
         Operation("job.result", "GET", _JOBS + "/{name}/result", summary="Show how a job's run stands", query=("version", "run", "until"), watchable=True),
         Operation("job.history", "GET", _JOBS + "/{name}/versions", summary="List a job's versions"),
         Operation("job.explain", "GET", _JOBS + "/{name}/explanation", summary="Explain a job's placement"),
-        Operation("job.revert", "POST", _JOBS + "/{name}/revert", summary="Go back to an earlier version"),
-        Operation("job.scale", "POST", _JOBS + "/{name}/scale", summary="Change the count of a group"),
-        Operation("job.stop", "POST", _JOBS + "/{name}/stop", summary="Stop a job"),
+        Operation("job.revert", "POST", _JOBS + "/{name}/revert", summary="Go back to an earlier version", once=True),
+        Operation("job.scale", "POST", _JOBS + "/{name}/scale", summary="Change the count of a group", once=True),
+        Operation("job.stop", "POST", _JOBS + "/{name}/stop", summary="Stop a job", once=True),
         Operation("allocation.list", "GET", _ALLOCATIONS, summary="List allocations", query=("job", "node", *_PAGE), watchable=True),
         Operation("allocation.get", "GET", _ALLOCATIONS + "/{id}", summary="Show an allocation", watchable=True),
-        Operation("allocation.stop", "POST", _ALLOCATIONS + "/{id}/stop", summary="Stop an allocation; its slot is placed again"),
+        Operation("allocation.stop", "POST", _ALLOCATIONS + "/{id}/stop", summary="Stop an allocation; its slot is placed again", once=True),
         Operation("allocation.logs", "GET", _ALLOCATIONS + "/{id}/logs", summary="Stream the logs of an allocation", direction=Direction.DOWN, query=_LOGS),
         Operation("job.logs", "GET", _JOBS + "/{name}/logs", summary="Stream the logs of a job", direction=Direction.DOWN, query=_LOGS),
         Operation("event.stream", "GET", "/events", summary="Stream events", direction=Direction.DOWN, query=("after", "namespace", "job", "node", "types", "follow")),
         Operation("node.list", "GET", "/nodes", summary="List nodes", query=_PAGE, watchable=True),
         Operation("node.get", "GET", "/nodes/{name}", summary="Show a node", watchable=True),
-        Operation("node.drain", "POST", "/nodes/{name}/drain", summary="Move all work off a node"),
-        Operation("node.undrain", "POST", "/nodes/{name}/undrain", summary="Give a node work again"),
-        Operation("node.remove", "DELETE", "/nodes/{name}", summary="Forget a node that is down"),
+        Operation("node.drain", "POST", "/nodes/{name}/drain", summary="Move all work off a node", once=True),
+        Operation("node.undrain", "POST", "/nodes/{name}/undrain", summary="Give a node work again", once=True),
+        Operation("node.remove", "DELETE", "/nodes/{name}", summary="Forget a node that is down", once=True),
         Operation("node.invite", "POST", "/nodes/invite", summary="Make a join token"),
         Operation("node.join", "POST", "/nodes/join", summary="Become a node", role=Role.JOIN),
         Operation("node.sync", "POST", "/nodes/{node}/sync", summary="Renew the lease, report, and ask for changes", role=Role.NODE),
