@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from attrs import evolve
 from trio.testing import MockClock
 
 from khonsu.core.job import Disconnect, Reschedule
+from khonsu.core.records import NodeResources
+from khonsu.core.reports import MESSAGE_LENGTH_MAX
 from khonsu.core.states import AllocationStatus, Desired, Eligibility, NodeStatus
-from khonsu.errors import Conflict, NotFound, Unauthenticated
+from khonsu.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from khonsu.testing import VirtualEnv
-from tests.control.cluster import Cluster, Node, batch, cluster, nodes_of, report, service
+from tests.control.cluster import Cluster, Node, batch, cluster, facts, nodes_of, report, service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -324,3 +327,49 @@ async def test_late_and_foreign_reports_change_nothing(home: Cluster) -> None:
     await holder.sync(report(copy, A.COMPLETE, code=0))
     await holder.sync(report(copy, A.RUNNING))
     assert home.tables.allocations[copy.id].status is A.COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"labels": {"disk": "x" * 10_000}}, "facts.labels.disk"),
+        ({"labels": {f"label{number}": "x" * 200 for number in range(10_000)}}, "at most 1048576 bytes"),
+        ({"labels": {"no name": "x"}}, "facts.labels.no name"),
+        ({"attributes": {"os": "x" * 2**21}}, "at most 1048576 bytes"),
+        ({"pool": "a/b"}, "facts.pool"),
+        ({"boot_id": "x" * 10_000}, "facts.boot_id"),
+        ({"resources": NodeResources(cpu_millis=-1, memory_bytes=0, disk_bytes=0)}, "facts.resources.cpu_millis"),
+    ],
+)
+async def test_facts_are_checked_whenever_they_are_told(home: Cluster, wrong: dict[str, Any], words: str) -> None:
+    """A node cannot say later what it could not have joined with."""
+    node = await home.node("a")
+    before = home.tables.nodes[node.id]
+    node.facts = facts(**wrong)
+    with pytest.raises(InvalidRequest, match=words):
+        await node.sync()
+    assert home.tables.nodes[node.id] == before
+    with pytest.raises(InvalidRequest, match=words):
+        await home.joined("b", **wrong)
+
+
+async def test_what_a_session_says_of_itself_is_bounded(home: Cluster) -> None:
+    """What is remembered of every request has a bound."""
+    node = await home.node("a")
+    with pytest.raises(InvalidRequest, match="boot_id"):
+        await node.sync(boot_id="x" * 10_000)
+    with pytest.raises(InvalidRequest, match="session"):
+        await node.sync(session="x" * 10_000)
+
+
+async def test_a_report_tells_of_the_tasks_that_there_are_in_few_words(home: Cluster) -> None:
+    """What an agent says of a copy takes no more room than the copy's story needs."""
+    holder, _ = await two_with_a_copy(home)
+    [copy] = home.copies()
+    said = report(copy, A.RUNNING, message="x" * 100_000)
+    invented = tuple(evolve(said.tasks[0], name=f"task{number}") for number in range(100))
+    loud = evolve(said.tasks[0], message="x" * 100_000)
+    await holder.sync(evolve(said, tasks=(loud, *invented)))
+    known = home.tables.allocations[copy.id]
+    assert [task.name for task in known.tasks] == ["web"]
+    assert len(known.message) == len(known.tasks[0].message) == MESSAGE_LENGTH_MAX

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -14,6 +14,7 @@ from khonsu.control.gate import Gate
 from khonsu.control.sessions import Sessions
 from khonsu.control.state import State
 from khonsu.core.codec import from_json, to_json
+from khonsu.core.facts import check_facts
 from khonsu.core.ids import NodeId
 from khonsu.core.names import check_labels, check_name, nearest
 from khonsu.core.operations import Role
@@ -23,11 +24,12 @@ from khonsu.core.reports import lost
 from khonsu.core.results import Invitation
 from khonsu.core.states import ALLOCATION, NODE, AllocationStatus, Eligibility, NodeStatus
 from khonsu.core.units import DurationLike, seconds
-from khonsu.errors import Conflict, InvalidRequest, Unauthenticated
+from khonsu.errors import Conflict, InvalidRequest, Problem, Unauthenticated
 from khonsu.security.fingerprint import Fingerprint
 from khonsu.security.tokens import JoinToken as Invited
 
 INVITATION_SECONDS_MAX = 7 * 86400.0
+PROBLEMS_TOLD_MAX = 20
 
 
 def with_facts(node: Node, facts: NodeFacts) -> Node:
@@ -88,9 +90,7 @@ class Nodes:
             raise InvalidRequest(f"valid: {error}") from None
         if not 0 < length <= INVITATION_SECONDS_MAX:
             raise InvalidRequest(f"valid: found {valid!r}, expected a time of at most 7 days")
-        problems = [*([] if name is None else check_name(name, "name")), *check_labels(labels, "labels")]
-        if problems:
-            raise InvalidRequest("; ".join(str(problem) for problem in problems))
+        refuse([*([] if name is None else check_name(name, "name")), *check_labels(labels, "labels")])
         token = Invited.new(self._authority, self._state.env.token_bytes)
         batch = self._state.batch()
         expires = Time(batch.now + length)
@@ -166,10 +166,7 @@ class Nodes:
         return invited
 
     def _check_join(self, request: JoinRequest, invited: JoinToken | None) -> None:
-        problems = [*check_name(request.name, "name"), *check_labels(request.facts.labels, "facts.labels")]
-        problems += check_name(request.facts.pool, "facts.pool")
-        if problems:
-            raise InvalidRequest("; ".join(str(problem) for problem in problems))
+        refuse([*check_name(request.name, "name"), *check_facts(request.facts)])
         if not speaks(request.facts.protocol):
             raise Conflict(protocol_message(request.facts.protocol))
         if invited is not None and invited.name is not None and invited.name != request.name:
@@ -272,6 +269,17 @@ class Nodes:
         for allocation in self._state.tables.allocations_on(node.id):
             if allocation.live:
                 batch.evaluate(allocation.job_key, trigger)
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Refuse a request that has mistakes.
+
+    Raises:
+        InvalidRequest: It has some; names the first of them.
+
+    """
+    if problems:
+        raise InvalidRequest("; ".join(str(problem) for problem in problems[:PROBLEMS_TOLD_MAX]))
 
 
 def protocol_message(found: int) -> str:

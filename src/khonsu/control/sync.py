@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import anyio
 from attrs import evolve
 
 from khonsu.control.batch import Batch
-from khonsu.control.calls import Call
+from khonsu.control.calls import NAME_LENGTH_MAX, Call
 from khonsu.control.leases import Leases
-from khonsu.control.nodes import Nodes, protocol_message, with_facts
+from khonsu.control.nodes import Nodes, protocol_message, refuse, with_facts
 from khonsu.control.sessions import Session, Sessions
 from khonsu.control.state import State
 from khonsu.core.codec import from_json, to_json
+from khonsu.core.facts import check_boot_id, check_facts
 from khonsu.core.ids import AllocationId
 from khonsu.core.job import Group
 from khonsu.core.leases import LeaseTerms
 from khonsu.core.protocol import Assignment, SyncRequest, SyncResponse, speaks
 from khonsu.core.records import Allocation, Node
-from khonsu.core.reports import apply_report, lost, needs_look, report_events
+from khonsu.core.reports import apply_report, believed, lost, needs_look, report_events
 from khonsu.core.states import NODE, AllocationStatus, Desired, Eligibility, NodeStatus
-from khonsu.errors import Conflict, Unauthenticated
+from khonsu.errors import Conflict, Problem, Unauthenticated
 
 HOLD_SECONDS_MAX = 30.0
 
@@ -44,6 +45,7 @@ class Sync:
         node = self._node(call)
         if not speaks(request.protocol):
             raise Conflict(protocol_message(request.protocol))
+        refuse(list(_mistakes(request)))
         session = self._sessions.heard(node.id, request.session, self._state.now(), fresh=request.seen is None)
         session.begun = session.begun or request.seen is not None
         for key in request.taken:
@@ -92,8 +94,9 @@ class Sync:
         reported = {report.id for report in request.reports}
         for report in request.reports:
             allocation = tables.allocations.get(report.id)
-            if allocation is not None and allocation.node_id == node.id:
-                self._move(batch, allocation, apply_report(allocation, report, batch.now))
+            if allocation is not None and allocation.node_id == node.id and allocation.live:
+                told = believed(report, {task.name for task in tables.group(allocation).tasks})
+                self._move(batch, allocation, apply_report(allocation, told, batch.now))
         rebooted = request.boot_id != node.boot_id
         if first:
             # The agent has just started and told all that it has: what it does not know of did not survive.
@@ -200,6 +203,15 @@ class Sync:
             if key not in groups:
                 groups[key] = self._state.tables.group(allocation)
         return groups
+
+
+def _mistakes(request: SyncRequest) -> Iterator[Problem]:
+    """Yield what of a request is too much to be remembered."""
+    yield from check_boot_id(request.boot_id)
+    if len(request.session) > NAME_LENGTH_MAX:
+        yield Problem("session", f"{len(request.session)} letters", f"at most {NAME_LENGTH_MAX} letters")
+    if request.facts is not None:
+        yield from check_facts(request.facts)
 
 
 def _group_key(allocation: Allocation) -> str:

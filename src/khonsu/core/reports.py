@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from attrs import evolve, field, frozen
 
@@ -33,6 +33,10 @@ _TASK_EVENTS: Mapping[TaskState, str] = {
 }
 
 
+MESSAGE_LENGTH_MAX = 4096
+"""More of a message of an agent is not remembered."""
+
+
 @frozen(kw_only=True)
 class ReportEvent:
     """Something that a report told of, still without its place in the history."""
@@ -41,6 +45,14 @@ class ReportEvent:
     message: str = ""
     task: str | None = None
     details: Mapping[str, JSON] = field(factory=dict)
+
+
+def believed(report: AllocationReport, tasks: Collection[str]) -> AllocationReport:
+    """Return what of a report is to be remembered: of tasks that there are, and texts that can be shown."""
+    known = tuple(
+        evolve(task, message=task.message[:MESSAGE_LENGTH_MAX]) for task in report.tasks if task.name in tasks
+    )
+    return evolve(report, tasks=known, message=report.message[:MESSAGE_LENGTH_MAX])
 
 
 def apply_report(allocation: Allocation, report: AllocationReport, now: Time) -> Allocation | None:
