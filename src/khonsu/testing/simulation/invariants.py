@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import ClassVar, Final
+from typing import ClassVar
 
-from khonsu.core.records import Allocation, JobVersion, Node, Record, version_key
+from khonsu.core.records import Allocation, JobVersion, Node
 from khonsu.core.revision import Revision
-from khonsu.core.states import AllocationStatus, JobStatus
-from khonsu.testing.simulation.clock import true_time
+from khonsu.core.states import AllocationStatus
 from khonsu.testing.simulation.oracle import Invariant, Moves, Oracle, Process
-
-REACH_SECONDS: Final = 50.0
-"""How long it may take until what is wanted is reached, when nothing goes wrong any more."""
+from khonsu.testing.simulation.reached import ReachesWhatIsWanted
 
 _A = AllocationStatus
 _RANK = {_A.PENDING: 0, _A.STARTING: 1, _A.RUNNING: 2, _A.STOPPING: 3, _A.UNKNOWN: 4}
@@ -149,6 +146,10 @@ class AcknowledgedStays(Invariant):
     def _look(self) -> None:
         for job in sorted(self.oracle.acked.keys() - self.oracle.jobs.keys()):
             self.broken(f"{job} was acknowledged, and is not there")
+        for job, (version, stopped) in sorted(self.oracle.asked.items()):
+            record = self.oracle.jobs.get(job)
+            if record is not None and (record.version, record.stopped) < (version, stopped):
+                self.broken(f"version {version} of {job} was acknowledged, and it is {record.version}")
 
 
 class SubmittedOnce(Invariant):
@@ -157,57 +158,15 @@ class SubmittedOnce(Invariant):
     promise: ClassVar[str] = "D2"
 
     def committed(self, moves: Moves) -> None:
-        """Count the versions."""
-        for _, after in moves:
-            if isinstance(after, JobVersion) and after.version > self.oracle.submitted.get(after.job, 0):
-                submitted = self.oracle.submitted.get(after.job, 0)
+        """Count the versions; those that the control plane made by itself do not count."""
+        for before, after in moves:
+            if not isinstance(after, JobVersion) or before is not None:
+                continue
+            submitted = self.oracle.submitted.get(after.job, 0)
+            versions = self.oracle.tables["job_version"].values()
+            known = [one for one in versions if isinstance(one, JobVersion) and one.job == after.job]
+            if sum(one.failed_version is None for one in known) > submitted:
                 self.broken(f"{after.job} has version {after.version}, and was submitted {submitted} times")
-
-
-class ReachesWhatIsWanted(Invariant):
-    """After all faults, what was acknowledged runs, once for each copy, or has ended well."""
-
-    promise: ClassVar[str] = "L1"
-
-    def finished(self) -> None:
-        """Look at each job."""
-        for what in unreached(self.oracle):
-            self.broken(what)
-
-
-def unreached(oracle: Oracle) -> list[str]:
-    """Return what is not as it is wanted, in words."""
-    running: defaultdict[str, list[str]] = defaultdict(list)
-    for one in oracle.processes:
-        running[one.slot].append(one.allocation)
-    found: list[str] = []
-    for key in sorted(oracle.acked.keys() & oracle.jobs.keys()):
-        record = oracle.jobs[key]
-        if true_time() - oracle.acked[key] < REACH_SECONDS:
-            continue
-        if not record.type.keeps_running:
-            if record.status is not JobStatus.COMPLETE:
-                found.append(f"batch job {key} is {record.status}: {record.message}")
-            continue
-        for slot in range(_copies(oracle, key)):
-            there = running.get(f"{record.name}/{slot}", [])
-            if len(there) != 1:
-                found.append(f"{len(there)} processes run of {key}/{slot}, and 1 is wanted")
-            elif (status := _status(oracle.tables["allocation"].get(there[0]))) is not _A.RUNNING:
-                found.append(f"{key}/{slot} runs, and is {status} in the records")
-    return found
-
-
-def _copies(oracle: Oracle, job: str) -> int:
-    record = oracle.jobs[job]
-    version = oracle.tables["job_version"].get(version_key(job, record.version))
-    if not isinstance(version, JobVersion):
-        return 0
-    return sum(group.count for group in version.spec.groups)
-
-
-def _status(record: Record | None) -> AllocationStatus | None:
-    return record.status if isinstance(record, Allocation) else None
 
 
 INVARIANTS: tuple[type[Invariant], ...] = (

@@ -90,7 +90,7 @@ class Invariant:
         """Look at a process that has ended."""
 
     def acknowledged(self, job: str) -> None:
-        """Look at a submission that was answered, by the key of its job."""
+        """Look at a request about a job that was answered, by the key of the job."""
 
     def finished(self) -> None:
         """Look at the end of the run, after all faults."""
@@ -126,7 +126,9 @@ class Oracle:
         self.submitted: dict[str, int] = {}
         """How often each job was submitted anew, by key, whether it was acknowledged or not."""
         self.acked: dict[str, float] = {}
-        """When the submission of a job was acknowledged, by key, in seconds since the start of the run."""
+        """When the last request about a job was acknowledged, by key, in seconds since the start of the run."""
+        self.asked: dict[str, tuple[int, bool]] = {}
+        """The version of each job that was acknowledged last, and whether it was stopped then."""
         self.count = 0
         """How often something was looked at."""
         self.invariants = tuple(invariant(self) for invariant in invariants)
@@ -160,8 +162,10 @@ class Oracle:
     # What it is told.
 
     def opened(self, revision: Revision, records: Iterable[Record]) -> None:
-        """Take note of all that a store holds when it is opened."""
+        """Take note of all that a store holds when it is opened; what is of an ended term is of no account."""
         self._note("oracle", f"a store is opened at {revision}")
+        if revision.term < self.revision.term:
+            return
         fresh: dict[str, dict[str, Record]] = {kind: {} for kind in KINDS}
         by_type = {kind.type: fresh[name] for name, kind in KINDS.items()}
         for record in records:
@@ -171,14 +175,35 @@ class Oracle:
             before = self.tables[kind]
             moves += [(before.get(key), record) for key, record in now.items() if before.get(key) != record]
             moves += [(record, None) for key, record in before.items() if key not in now]
+        if revision.term > self.revision.term:
+            self._restored(revision, fresh)
+            return
         self.tables = fresh
         for invariant in self.invariants:
             invariant.opened(revision)
         self.revision = revision
         self._ask(lambda invariant: invariant.committed(moves))
 
+    def _restored(self, revision: Revision, fresh: dict[str, dict[str, Record]]) -> None:
+        """Begin a term: what was acknowledged since the copy was made is lost, and nothing is compared with before."""
+        gone: Moves = [(record, None) for records in self.tables.values() for record in records.values()]
+        self.tables = {kind: {} for kind in KINDS}
+        self._ask(lambda invariant: invariant.committed(gone))
+        self.tables = fresh
+        self.revision = revision
+        for job, (version, stopped) in list(self.asked.items()):
+            record = self.jobs.get(job)
+            if record is None:
+                self.forgetting(job)
+            elif (record.version, record.stopped) < (version, stopped):
+                self.asked[job] = (record.version, record.stopped)
+        kept: Moves = [(None, record) for records in fresh.values() for record in records.values()]
+        self._ask(lambda invariant: invariant.committed(kept))
+
     def committed(self, revision: Revision, changes: Iterable[Change]) -> None:
-        """Take note of a commit."""
+        """Take note of a commit; one of an ended term is of no account."""
+        if revision.term < self.revision.term:
+            return
         moves: list[tuple[Record | None, Record | None]] = []
         for change in changes:
             table = self.tables[change.kind]
@@ -211,11 +236,17 @@ class Oracle:
         """Take note that somebody begins to submit a job, and will go on until it is acknowledged."""
         self.submitted[job] = self.submitted.get(job, 0) + 1
 
-    def acknowledged(self, job: str) -> None:
-        """Take note that a submission was acknowledged."""
-        self._note("client", f"{job} is acknowledged")
+    def acknowledged(self, job: str, version: int = 1, *, stopped: bool = False) -> None:
+        """Take note that a request about a job was acknowledged, which has this version now."""
+        self._note("client", f"{job} is acknowledged: version {version}{', stopped' if stopped else ''}")
         self.acked[job] = true_time()
+        self.asked[job] = (version, stopped)
         self._ask(lambda invariant: invariant.acknowledged(job))
+
+    def forgetting(self, job: str) -> None:
+        """Take note that somebody is about to have a job forgotten: nothing is promised of it any more."""
+        self.acked.pop(job, None)
+        self.asked.pop(job, None)
 
     def finished(self) -> None:
         """Take note of the end of the run."""

@@ -1,0 +1,107 @@
+"""Whether what is wanted is reached: looked at when nothing has gone wrong for a while."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Final
+
+from khonsu.core.job import Group, Job
+from khonsu.core.records import Allocation, JobRecord, JobVersion, Node, version_key
+from khonsu.core.states import AllocationStatus, JobStatus
+from khonsu.testing.simulation.clock import true_time
+from khonsu.testing.simulation.oracle import Invariant, Oracle, Process
+
+REACH_SECONDS: Final = 50.0
+"""How long it may take until what is wanted is reached, when nothing goes wrong any more."""
+_ENDED: Final[Mapping[bool, JobStatus]] = {False: JobStatus.COMPLETE, True: JobStatus.FAILED}
+
+
+class ReachesWhatIsWanted(Invariant):
+    """After all faults, what was acknowledged runs, once for each copy, or has ended as it should."""
+
+    promise: ClassVar[str] = "L1"
+
+    def finished(self) -> None:
+        """Look at each job."""
+        for what in unreached(self.oracle):
+            self.broken(what)
+
+
+def unreached(oracle: Oracle) -> list[str]:
+    """Return what is not as it is wanted, in words."""
+    running: defaultdict[str, list[Process]] = defaultdict(list)
+    for one in oracle.processes:
+        running[one.process.env["KHONSU_JOB"]].append(one)
+    found: list[str] = []
+    for key in sorted(oracle.acked.keys() & oracle.jobs.keys()):
+        if true_time() - oracle.acked[key] >= REACH_SECONDS:
+            record = oracle.jobs[key]
+            found += [f"{key}: {what}" for what in _lacks(oracle, record, running.get(record.name, ()))]
+    return found
+
+
+def _lacks(oracle: Oracle, record: JobRecord, running: Sequence[Process]) -> Iterator[str]:
+    """Yield what a job lacks, in words."""
+    version = oracle.tables["job_version"].get(version_key(record.key, record.version))
+    if not isinstance(version, JobVersion):
+        yield f"version {record.version} is not there"
+    elif record.stopped:
+        if running:
+            yield f"it is stopped, and runs as {running[0].process.key} on {running[0].host}"
+    elif not record.type.keeps_running:
+        wanted = _ENDED[fails(version.spec)]
+        if record.status is not wanted:
+            yield f"the batch job is {record.status}, not {wanted}: {record.message}"
+    elif fails(version.spec):
+        return  # it is tried again and again
+    elif record.type.everywhere:
+        yield from _lacks_on_nodes(oracle, version.spec, running)
+    else:
+        yield from _lacks_copies(oracle, version.spec, running)
+
+
+def _lacks_copies(oracle: Oracle, spec: Job, running: Sequence[Process]) -> Iterator[str]:
+    """Yield what slots of a service lack."""
+    group = spec.groups[0]
+    for slot in range(group.count):
+        there = [one for one in running if one.slot == f"{spec.name}/{slot}"]
+        if len(there) != 1:
+            yield f"{len(there)} processes run of slot {slot}, and 1 is wanted"
+        else:
+            yield from _wrong(oracle, group, there[0])
+    if len(running) > group.count:
+        yield f"{len(running)} processes run, and {group.count} are wanted"
+
+
+def _lacks_on_nodes(oracle: Oracle, spec: Job, running: Sequence[Process]) -> Iterator[str]:
+    """Yield what a job lacks that wants a copy on each node."""
+    for node in oracle.tables["node"].values():
+        if isinstance(node, Node) and node.schedulable and _suits(spec, node):
+            there = [one for one in running if one.host == node.name]
+            if len(there) != 1:
+                yield f"{len(there)} processes run on {node.name}, and 1 is wanted"
+            else:
+                yield from _wrong(oracle, spec.groups[0], there[0])
+
+
+def _wrong(oracle: Oracle, group: Group, process: Process) -> Iterator[str]:
+    """Yield what is wrong with a process that is wanted."""
+    record = oracle.tables["allocation"].get(process.allocation)
+    if not isinstance(record, Allocation):
+        yield f"{process.slot} runs as {process.allocation}, which is not there"
+    elif record.status is not AllocationStatus.RUNNING:
+        yield f"{process.slot} runs, and is {record.status} in the records"
+    elif oracle.group(record).tasks != group.tasks:
+        yield f"{process.slot} runs in version {record.version}, which is not what is wanted"
+
+
+def _suits(spec: Job, node: Node) -> bool:
+    """Return whether a node has the labels that a job asks for; other constraints are none of the workload's."""
+    asked = (*spec.constraints, *spec.groups[0].constraints)
+    return all(node.attribute(one.attribute) == one.value for one in asked if one.attribute.startswith("label."))
+
+
+def fails(spec: Job) -> bool:
+    """Return whether a job is meant to fail."""
+    return any(task.config.get("fails") or task.config.get("exit_code") for task in spec.groups[0].tasks)
