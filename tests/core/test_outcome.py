@@ -24,6 +24,7 @@ from khonsu.core.records import (
 from khonsu.core.results import JobResult
 from khonsu.core.revision import Revision
 from khonsu.core.states import AllocationStatus, Desired, EvaluationStatus, JobStatus, TaskState
+from khonsu.errors import NotFound
 from tests.core.rules_model import make_allocation, make_job, make_record
 
 A = AllocationStatus
@@ -154,6 +155,15 @@ def test_an_earlier_version_was_superseded_or_reverted() -> None:
     assert result(spec, record=record, versions=known, version=2).status == "reverted"
     assert result(spec, record=record, versions=known, version=1).status == "superseded"
     assert result(spec, record=evolve(record, run=2), versions=known, version=3, run=1).status == "superseded"
+    assert result(spec, record=evolve(record, run=2), versions=known, run=1).status == "superseded"
+
+
+@pytest.mark.parametrize("asked", [{"version": 4}, {"version": 0}, {"run": 77}, {"run": 0}])
+def test_what_never_was_has_no_result(asked: dict[str, Any]) -> None:
+    """A version or a run that the job never had is not found, whatever else became of the job."""
+    spec = make_job()
+    with pytest.raises(NotFound, match="of job web"):
+        result(spec, record=make_record(spec, version=3), versions=versions(spec, spec, spec), **asked)
 
 
 def task(name: str, status: TaskState, **fields: Any) -> TaskStatus:

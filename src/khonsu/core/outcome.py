@@ -10,6 +10,7 @@ from khonsu.core.results import GroupSummary, JobResult, ResultStatus, first_fai
 from khonsu.core.revision import Revision
 from khonsu.core.states import AllocationStatus, Desired, EvaluationStatus, JobStatus
 from khonsu.core.status import current_allocations, group_summaries
+from khonsu.errors import NotFound
 
 
 def job_result(
@@ -32,6 +33,9 @@ def job_result(
         revision: The revision of all this.
         version: The version that is asked about; None is the present one.
         run: The run that is asked about; None is the present one.
+
+    Raises:
+        NotFound: There never was such a version or run.
 
     """
     spec = versions[record.version].spec
@@ -92,10 +96,18 @@ def exit_code(spec: Job, current: Sequence[Allocation]) -> int | None:
 def _overtaken(
     record: JobRecord, versions: Mapping[int, JobVersion], version: int | None, run: int | None
 ) -> ResultStatus | None:
-    """Return what became of a run that is not the present one any more."""
+    """Return what became of a run that is not the present one any more.
+
+    Raises:
+        NotFound: There never was such a version or run of the job.
+
+    """
     if version in (None, record.version) and run in (None, record.run):
         return None
-    undone = any(one.failed_version == version for one in versions.values())
+    for kind, number, newest in (("version", version, record.version), ("run", run, record.run)):
+        if number is not None and not 1 <= number <= newest:
+            raise NotFound(kind, str(number), hint=f"the newest {kind} of job {record.name} is {newest}")
+    undone = version is not None and any(one.failed_version == version for one in versions.values())
     return "reverted" if undone else "superseded"
 
 
