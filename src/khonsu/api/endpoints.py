@@ -27,6 +27,7 @@ from khonsu.scopes import bare_task_group
 from khonsu.transports.routing import DEADLINE_HEADER, IDEMPOTENCY_HEADER, PROTOCOL_HEADER, has_content, join
 from khonsu.transports.serving import answer as answered
 from khonsu.transports.serving import guarded, pass_on, take
+from khonsu.transports.wire import encode_last_line
 
 _log = logging.getLogger(__name__)
 
@@ -128,7 +129,9 @@ class Endpoint:
         except KhonsuError as error:
             if not begun:
                 raise
-            _log.info("%s was cut: %s", self.operation.name, error)
+            _log.info("%s ended early: %s", self.operation.name, error)
+            await send({"type": "http.response.body", "body": encode_last_line(error), "more_body": False})
+            return
         if not begun:
             raise self.stopping.error()
         if not whole:

@@ -28,6 +28,13 @@ _REVISION: Final[Schema] = {
     "description": "A point in the history of the state: TERM.NUMBER, compared as a pair.",
 }
 
+_LAST_LINE: Final[Schema] = {
+    "type": "object",
+    "description": "The last line of a stream that failed: why.",
+    "required": ["problem"],
+    "properties": {"problem": {"$ref": "#/components/schemas/Problem"}},
+}
+
 _KIND_SCHEMAS: Final[Mapping[Kind, Schema]] = {
     Kind.TEXT: {"type": "string"},
     Kind.INTEGER: {"type": "integer", "minimum": 0},
@@ -162,7 +169,9 @@ def _operation(operation: Operation, shape: Shape, components: _Components) -> d
     result = components.page(shape) if shape.pages else components.schema(shape.result)
     if operation.watchable and not shape.pages:
         result = components.watched(shape.result)
-    media_type = LINES_TYPE if operation.direction is Direction.DOWN else JSON_TYPE
+    media_type = JSON_TYPE
+    if operation.direction is Direction.DOWN:
+        media_type, result = LINES_TYPE, {"anyOf": [result, _LAST_LINE]}
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,

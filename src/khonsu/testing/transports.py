@@ -272,12 +272,14 @@ async def _check_stream_refused(connection: Connection) -> None:
 
 
 async def _check_stream_broken(connection: Connection) -> None:
-    """Check that a stream that breaks on the other side does not look like one that ended."""
+    """Check that a stream that breaks on the other side does not look like one that ended, and says why."""
     async with connection.stream(_logs("broken")) as stream:
+        _expect("what came before a stream broke arrives", b"1", (await stream.receive()).strip())
         try:
             while True:
                 await stream.receive()
-        except KhonsuError:
+        except KhonsuError as error:
+            _expect("a broken stream says why", (Conflict, "the source is gone"), (type(error), error.message))
             return
         except anyio.EndOfStream:
             raise TransportCheckFailed("a broken stream looks like one that ended") from None

@@ -18,6 +18,7 @@ from khonsu.transports.dialling import OK, Dialled
 from khonsu.transports.pool import Download, NoAnswer
 from khonsu.transports.routing import split
 from khonsu.transports.upload import Upload
+from khonsu.transports.wire import Lines
 
 REASON_SECONDS: Final = 1.0
 
@@ -50,12 +51,18 @@ async def downward(server: Dialled, request: Request, operation: Operation) -> A
 
 async def _pump(server: Dialled, download: Download, sender: MemoryObjectSendStream[bytes], stream: _Downward) -> None:
     """Read in a task of its own, so that a `receive` that is cancelled loses nothing."""
+    lines = Lines()
     with sender:
         try:
             async for chunk in download.chunks():
-                await sender.send(chunk)
+                if data := lines.take(chunk):
+                    await sender.send(data)
+            if data := lines.end():
+                await sender.send(data)
         except NoAnswer as error:
             stream.failure = await server.explained(error)
+        except KhonsuError as error:
+            stream.failure = error
 
 
 class _Downward(Downward):
