@@ -40,6 +40,11 @@ class Fault(ABC):
         """Say what happens, and to whom."""
         return f"{type(self).__name__} of {self.agent.name}"
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Return the names of the hosts that it hurts, and not only the network between them."""
+        return (self.agent.name,)
+
     @abstractmethod
     def begin(self) -> None:
         """Let it happen."""
@@ -56,8 +61,22 @@ class ControlFault(Fault):
         """Say what happens."""
         return f"{type(self).__name__} of the control plane"
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Return the control plane's name."""
+        return (CONTROL,)
 
-class NetworkCut(Fault):
+
+class NetworkFault(Fault):
+    """A fault of the network: every host is well."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Return none."""
+        return ()
+
+
+class NetworkCut(NetworkFault):
     """Nothing passes between an agent and the control plane."""
 
     def begin(self) -> None:
@@ -71,7 +90,7 @@ class NetworkCut(Fault):
         self.world.network.heal(CONTROL, self.agent.name)
 
 
-class OneWayCut(Fault):
+class OneWayCut(NetworkFault):
     """What an agent says arrives, and it hears nothing; or the other way round."""
 
     def __init__(self, world: World, chance: random.Random) -> None:
@@ -142,6 +161,11 @@ class ClockStep(Fault):
         """Say how far."""
         return f"ClockStep of {self.host.name} by {self.step:g} s"
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Return whose clock it is."""
+        return (self.host.name,)
+
     def begin(self) -> None:
         """Set it."""
         self.host.clock.wall_offset += self.step
@@ -151,7 +175,7 @@ class ClockStep(Fault):
         self.host.clock.wall_offset -= self.step
 
 
-class BadNetwork(Fault):
+class BadNetwork(NetworkFault):
     """Messages of everybody are late, lost, or doubled."""
 
     def __init__(self, world: World, chance: random.Random) -> None:
@@ -228,6 +252,11 @@ class SlowDisk(Fault):
     def __str__(self) -> str:
         """Say whose."""
         return f"SlowDisk of {self.host.name}"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Return whose disk it is."""
+        return (self.host.name,)
 
     def begin(self) -> None:
         """Make it slow."""

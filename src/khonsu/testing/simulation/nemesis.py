@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -25,32 +26,49 @@ class Nemesis:
     Args:
         world: Where.
         faults: Which there are.
-        chance: Which of them, to whom, when and for how long.
+        chance: Which of them, when and for how long.
+        only: The numbers of those that happen, counted from 1; the others are left out, and nothing else changes.
 
     """
 
-    def __init__(self, world: World, faults: Sequence[type[Fault]], chance: random.Random) -> None:
+    def __init__(
+        self,
+        world: World,
+        faults: Sequence[type[Fault]],
+        chance: random.Random,
+        only: Collection[int] | None = None,
+    ) -> None:
         """Draw what this seed has."""
         self._world = world
         self._chance = chance
+        self._only = only
         self.faults = [fault for fault in faults if chance.random() < SHARE]
         self.pause_seconds = chance.choice(PAUSES_SECONDS)
+        self.happened: list[int] = []
+        """The numbers of those that have begun."""
 
     async def run(self, seconds: float) -> None:
         """Let faults happen for so long; when it returns, all are over."""
         async with anyio.create_task_group() as group:
             with anyio.move_on_after(seconds):
-                while self.faults:
+                for number in count(1) if self.faults else ():
                     await anyio.sleep(self._chance.expovariate(1.0 / self.pause_seconds))
-                    fault = self._chance.choice(self.faults)(self._world, self._chance)
-                    group.start_soon(self._let, fault, self._chance.choice(fault.seconds))
+                    kind = self._chance.choice(self.faults)
+                    if self._only is None or number in self._only:
+                        # From a stream of its own: what one draws is the same whether another happens or not.
+                        fault = kind(self._world, self._world.chance(f"fault/{number}"))
+                        group.start_soon(self._let, number, fault)
             group.cancel_scope.cancel()
 
-    async def _let(self, fault: Fault, seconds: float) -> None:
-        self._world.note("nemesis", f"{fault} begins, for {seconds:g} s")
+    async def _let(self, number: int, fault: Fault) -> None:
+        seconds = fault.chance.choice(fault.seconds)
+        self.happened.append(number)
+        self._world.note("nemesis", f"fault {number}: {fault} begins, for {seconds:g} s")
+        self._world.sights.fault_began(number, fault)
         fault.begin()
         try:
             await anyio.sleep(seconds)
         finally:
-            self._world.note("nemesis", f"{fault} ends")
+            self._world.note("nemesis", f"fault {number}: {fault} ends")
             fault.end()
+            self._world.sights.fault_ended(number)

@@ -34,6 +34,16 @@ class Endpoint:
         self.transport = InProcessTransport(self.handler, task_group=self.group)
 
 
+@define(eq=False, kw_only=True)
+class CallWatchers:
+    """Who is told of requests: the host that makes one, and its operation; once it was served, when it arrived."""
+
+    began: Callable[[str, str], None] = lambda *_: None
+    arrived: Callable[[str, str], None] = lambda *_: None
+    served: Callable[[str, str, float], None] = lambda *_: None
+    ended: Callable[[str, str], None] = lambda *_: None
+
+
 @define(eq=False)
 class Network:
     """What carries messages. Its fields are set by faults.
@@ -42,12 +52,14 @@ class Network:
         chance: Delays and losses.
         group: Where messages are on their way; they outlive who sent them.
         note: Is told of what is lost or doubled: who sent it, and what became of it.
+        calls: Are told of requests.
 
     """
 
     chance: random.Random
     group: TaskGroup
     note: Callable[[str, str], None]
+    calls: CallWatchers = field(factory=CallWatchers)
     delay_seconds: float = DELAY_SECONDS
     """How long a message takes on average, one way."""
     lost_requests: float = 0.0

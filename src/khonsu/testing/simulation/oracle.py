@@ -17,6 +17,7 @@ from khonsu.core.records import KINDS, Allocation, JobRecord, Record, key_of, ve
 from khonsu.core.revision import ZERO, Revision
 from khonsu.testing.fake_driver import FakeProcess
 from khonsu.testing.simulation.clock import true_time
+from khonsu.testing.simulation.sights import Sights
 
 Moves = Sequence[tuple[Record | None, Record | None]]
 """Records before and after a commit; None where there was or is none."""
@@ -104,6 +105,7 @@ class Oracle:
         note: Is told what happens.
         report: Is given the first promise that is broken.
         processes: Tells what runs now.
+        sights: What was seen beside the records.
 
     """
 
@@ -114,11 +116,13 @@ class Oracle:
         note: Callable[[str, str], None],
         report: Callable[[str, str], None],
         processes: Callable[[], Sequence[Process]],
+        sights: Sights | None = None,
     ) -> None:
         """Know of nothing."""
         self._note = note
         self._report = report
         self._processes = processes
+        self.sights = sights if sights is not None else Sights()
         self.tables: dict[str, dict[str, Record]] = {kind: {} for kind in KINDS}
         """The records that are durable, by kind and key."""
         self.revision = ZERO

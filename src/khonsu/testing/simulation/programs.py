@@ -21,9 +21,10 @@ from khonsu.core.records import KINDS, Record
 from khonsu.core.revision import Revision
 from khonsu.core.secret import Secret
 from khonsu.env import Env
-from khonsu.errors import Unreachable
+from khonsu.errors import StoreError, Unreachable
 from khonsu.stores.sqlite import SQLiteStore
 from khonsu.stores.wrapper import StoreWrapper
+from khonsu.testing.simulation.coverage import OPEN, WRITE
 from khonsu.testing.simulation.env import SimEnv
 from khonsu.testing.simulation.host import Host
 from khonsu.testing.simulation.oracle import Oracle
@@ -51,23 +52,31 @@ def sqlite_store(host: Host, env: SimEnv) -> Store:
 class ObservedStore(StoreWrapper):
     """A store that shows the oracle what it holds when it is opened, and each commit before others hear of it."""
 
-    def __init__(self, store: Store, oracle: Oracle, env: SimEnv) -> None:
+    def __init__(self, store: Store, oracle: Oracle, host: Host, env: SimEnv) -> None:
         """Wrap a store of one run of a control plane."""
         super().__init__(store)
+        self._host = host
         self._oracle = oracle
         self._env = env
 
     async def __aenter__(self) -> Self:
         """Open the other store, and show what it holds."""
-        await super().__aenter__()
-        revision, records = await self.store.read(_everything)
+        with self._oracle.sights.coverage.during(OPEN):
+            await super().__aenter__()
+            revision, records = await self.store.read(_everything)
         self._env.check()
+        self._oracle.sights.opened(self._host.clock)
         self._oracle.opened(revision, records)
         return self
 
     async def write(self, transaction: Callable[[Transaction], T], /) -> Commit[T]:
         """Run a transaction, and show its commit."""
-        commit = await self.store.write(transaction)
+        with self._oracle.sights.coverage.during(WRITE):
+            try:
+                commit = await self.store.write(transaction)
+            except StoreError:
+                self._oracle.sights.failed()
+                raise
         if self._env.alive:
             self._oracle.committed(commit.revision, commit.changes)
         return commit
@@ -82,7 +91,7 @@ async def run_control_plane(
 ) -> None:
     """Run a control plane at its host's address."""
     plane = ControlPlane(
-        store=ObservedStore(store(host, env), oracle, env),
+        store=ObservedStore(store(host, env), oracle, host, env),
         listeners=[SimListener(host.network, host.name, env)],
         schedulers=tuple(schedulers()),
         data_dir=host.disk.files.root,
@@ -141,8 +150,9 @@ def machine(host: Host) -> Machine:
     )
 
 
-async def run_agent(host: Host, env: SimEnv, *, control: Host, drivers: MakeDrivers) -> None:
+async def run_agent(host: Host, env: SimEnv, *, control: Host, drivers: MakeDrivers, oracle: Oracle) -> None:
     """Run an agent, which joins by an invitation if it has not joined yet."""
+    oracle.sights.agent_started(host.name)
     transport = SimTransport(host.network, host.name, CONTROL, env)
     token = None if (host.disk.files.root / "identity.json").exists() else await _invited(host, env, control)
     agent = SimAgent(host, transport=transport, drivers=drivers(host), env=env, token=token)

@@ -15,6 +15,7 @@ from khonsu.core.operations import Direction
 from khonsu.core.secret import Secret
 from khonsu.errors import KhonsuError, Unreachable
 from khonsu.scopes import bare_task_group
+from khonsu.testing.simulation.clock import true_time
 from khonsu.testing.simulation.env import SimEnv
 from khonsu.testing.simulation.network import Endpoint, Network
 from khonsu.transports.routing import find_operation
@@ -119,6 +120,7 @@ class _SimConnection(Connection):
     async def call(self, request: Request, /) -> Response:
         """Make a request and return its answer."""
         exchange = await self._begin(request)
+        self._network.calls.began(self._way.source, request.operation)
         patience = request.deadline_seconds
         if patience is None:
             patience = PATIENCE_SECONDS + float(request.body.get("wait") or 0.0)
@@ -132,6 +134,7 @@ class _SimConnection(Connection):
                 await exchange.done.wait()
         finally:
             exchange.give_up()
+            self._network.calls.ended(self._way.source, request.operation)
         await self._way.env.awake()
         if exchange.error is not None:
             raise exchange.error
@@ -175,6 +178,8 @@ class _SimConnection(Connection):
         error: KhonsuError | None = Unreachable(self._server, "it stopped before it answered")
         try:
             await endpoint.env.awake()
+            arrived_at = true_time()
+            self._network.calls.arrived(self._way.source, exchange.request.operation)
             with anyio.CancelScope() as scope:
                 exchange.scopes.append(scope)
                 if not (exchange.given_up and exchange.reads):
@@ -184,6 +189,8 @@ class _SimConnection(Connection):
                         except KhonsuError as refused:
                             error = refused
             await endpoint.env.awake()
+            if error is None:
+                self._network.calls.served(self._way.source, exchange.request.operation, arrived_at)
         finally:
             self._network.group.start_soon(partial(self._return, exchange, answer, error))
 

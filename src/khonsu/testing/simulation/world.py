@@ -5,25 +5,28 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
-from attrs import frozen
+from attrs import field, frozen
 
 from khonsu.abc.scheduler import Scheduler
 from khonsu.core.job import Job
 from khonsu.testing.fake_driver import FakeDriver
 from khonsu.testing.simulation.clock import true_time
+from khonsu.testing.simulation.coverage import Pair
 from khonsu.testing.simulation.env import SimEnv
 from khonsu.testing.simulation.faults import FAULTS, Fault
 from khonsu.testing.simulation.host import Host
 from khonsu.testing.simulation.invariants import INVARIANTS
 from khonsu.testing.simulation.nemesis import Nemesis
-from khonsu.testing.simulation.network import Network
+from khonsu.testing.simulation.network import CallWatchers, Network
+from khonsu.testing.simulation.operations import TaskOperations
 from khonsu.testing.simulation.oracle import Invariant, Oracle, Process, Violation
 from khonsu.testing.simulation.processes import Watchers
 from khonsu.testing.simulation.programs import (
@@ -35,6 +38,7 @@ from khonsu.testing.simulation.programs import (
     sqlite_store,
 )
 from khonsu.testing.simulation.runners import RUNNERS, RunnerName
+from khonsu.testing.simulation.sights import Sights
 from khonsu.testing.simulation.trace import Trace
 from khonsu.testing.simulation.workload import run_client, sample_jobs
 
@@ -60,6 +64,12 @@ class Outcome:
     violation: Violation | None = None
     faults: tuple[str, ...] = ()
     """The kinds of faults that this seed had."""
+    happened: tuple[int, ...] = ()
+    """The numbers of the faults that happened."""
+    pairs: Counter[Pair] = field(factory=Counter)
+    """How often each fault met each operation."""
+    operations: Counter[str] = field(factory=Counter)
+    """How often each operation happened."""
 
     @property
     def command(self) -> str:
@@ -87,6 +97,7 @@ class World:
         drivers: Makes the drivers of an agent, over the processes of its host (`host.table`).
         schedulers: Makes schedulers beside the built-in ones.
         trace: Takes note of what happens.
+        only: The numbers of the faults that happen; by default all that the seed has.
 
     """
 
@@ -105,6 +116,7 @@ class World:
         drivers: MakeDrivers = _fake_drivers,
         schedulers: Callable[[], Iterable[Scheduler]] = tuple,
         trace: Trace | None = None,
+        only: Collection[int] | None = None,
     ) -> None:
         """Draw what is drawn before the run."""
         self.seed = seed
@@ -115,7 +127,15 @@ class World:
         self.agents: list[Host] = []
         self.network: Network
         self.violation: Violation | None = None
-        self.oracle = Oracle(invariants, note=self.note, report=self.broken, processes=self._processes)
+        self.sights = Sights()
+        self.oracle = Oracle(
+            (*invariants, TaskOperations),
+            note=self.note,
+            report=self.broken,
+            processes=self._processes,
+            sights=self.sights,
+        )
+        self._only = only
         self._names = [CONTROL, *(f"{CONTROL}-{number}" for number in range(2, control_planes + 1))]
         self._agent_names = [f"agent-{number}" for number in range(1, agents + 1)]
         self._jobs = sample_jobs(jobs, self.chance("jobs")) if isinstance(jobs, int) else tuple(jobs)
@@ -162,12 +182,15 @@ class World:
             events=self.trace.count,
             violation=self.violation,
             faults=tuple(fault.__name__ for fault in self._nemesis.faults),
+            happened=tuple(self._nemesis.happened),
+            pairs=self.sights.coverage.pairs,
+            operations=self.sights.coverage.operations,
         )
 
     async def _main(self, root: Path) -> float:
         # The messages outlive the hosts: these end before the network does.
         async with anyio.create_task_group() as wires:
-            self.network = Network(self.chance("network"), wires, self.note)
+            self.network = Network(self.chance("network"), wires, self.note, self._watch_calls())
             async with anyio.create_task_group() as self._group:
                 self._make_hosts(root)
                 await self._live()
@@ -180,8 +203,9 @@ class World:
         for name in self._names:
             self._make_host(name, root, control)
         first = self.hosts[CONTROL]
+        agent = partial(run_agent, control=first, drivers=self._drivers, oracle=self.oracle)
         for name in self._agent_names:
-            self.agents.append(self._make_host(name, root, partial(run_agent, control=first, drivers=self._drivers)))
+            self.agents.append(self._make_host(name, root, agent))
         over = self._seconds * SUBMIT_SHARE
         client = partial(run_client, jobs=self._jobs, over_seconds=over, control=first, oracle=self.oracle)
         self._make_host("client", root, client)
@@ -209,11 +233,20 @@ class World:
         for name, host in self.hosts.items():
             if name not in self._names[1:]:
                 self.start(host)
-        self._nemesis = Nemesis(self, self._faults, self.chance("nemesis"))
+        self._nemesis = Nemesis(self, self._faults, self.chance("nemesis"), self._only)
         await self._nemesis.run(self._seconds * FAULT_SHARE)
         self.note("nemesis", "all faults are over")
         await anyio.sleep(max(0.0, self._seconds - true_time()))
         self.oracle.finished()
+
+    def _watch_calls(self) -> CallWatchers:
+        sights = self.sights
+        return CallWatchers(
+            began=sights.request_began,
+            arrived=sights.request_arrived,
+            served=sights.request_served,
+            ended=sights.request_ended,
+        )
 
     def _processes(self) -> Sequence[Process]:
         return [Process(host.name, process) for host in self.agents for process in host.table.alive]
