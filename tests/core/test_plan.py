@@ -56,7 +56,7 @@ def test_a_plan_accounts_for_every_copy(world: World) -> None:
     assert len(set(plan.placements.slot.tolist())) == len(plan.placements) == len(plan.score)
     for failure in plan.unplaced:
         assert failure.nodes == len(world.fleet) == sum(failure.reasons.values())
-    check_plan(plan, changes_of(job), len(world.fleet))
+    check_plan(plan, changes_of(job), len(world.fleet), job)
 
 
 def test_groups_are_placed_on_what_the_ones_before_left() -> None:
@@ -180,6 +180,14 @@ def test_the_shipped_schedulers_pack_and_spread() -> None:
             {"placements": Placements(group=(0, 0), slot=(0, 5), node=(0, 0))},
             "slot 5 of group main, which nobody",
         ),
+        (
+            {"placements": Placements(group=(0,), slot=(0,), node=(0,)), "score": (0.0,)},
+            "1 of 2 copies .* that 0",
+        ),
+        (
+            {"unplaced": (PlacementFailure(group="main", wanted=2, placed=1, nodes=1),)},
+            "2 of 2 copies .* that 1",
+        ),
         ({"stops": (Stop(allocation=AllocationId("x"), reason="why"),)}, "does not stop what is to be stopped"),
     ],
 )
@@ -188,4 +196,31 @@ def test_a_plan_that_does_not_answer_the_changes_is_refused(fields: dict[str, ob
     job = job_of(count=2)
     plan = evolve(plan_of(job, state_of(node(0))), **fields)  # type: ignore[arg-type]
     with pytest.raises(PluginError, match=f"scheduler binpack: the plan .*{words}"):
-        check_plan(plan, changes_of(job), 1)
+        check_plan(plan, changes_of(job), 1, job)
+
+
+def test_a_plan_holds_to_the_node_that_is_wanted() -> None:
+    """The copy of a job on every node is placed on its own node, or not at all."""
+    job = job_of(count=1)
+    state = state_of(node(0), node(1))
+    changes = evolve(changes_of(job), place=(Place(group="main", slot=0, node=node(1).id),))
+    plan = plan_of(job, state, changes)
+    check_plan(plan, changes, 2, job)
+    elsewhere = evolve(plan, placements=Placements(group=(0,), slot=(0,), node=(0,)))
+    with pytest.raises(PluginError, match=f"on node {node(0).id}, where only {node(1).id} will do"):
+        check_plan(elsewhere, changes, 2, job)
+
+
+def test_a_plan_places_all_of_a_gang_or_nothing() -> None:
+    """A part of one would be committed, and the rest might never come."""
+    job = job_of(count=2)
+    job = evolve(job, groups=(evolve(job.groups[0], gang=True),))
+    lacks = PlacementFailure(group="main", wanted=2, placed=1, nodes=1)
+    part = evolve(
+        plan_of(job, state_of(node(0))),
+        placements=Placements(group=(0,), slot=(0,), node=(0,)),
+        score=(0.0,),
+        unplaced=(lacks,),
+    )
+    with pytest.raises(PluginError, match="1 of 2 copies of group main, which is a gang"):
+        check_plan(part, changes_of(job), 1, job)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from khonsu.core.ask import make_ask
+from khonsu.core.changes import Place
 from khonsu.core.feasible import feasible
 from khonsu.core.fleet_state import PORT_MAX, PORT_MIN, FleetState
 from khonsu.core.ids import EvaluationId
@@ -218,3 +219,19 @@ def test_the_check_looks_at_the_fleet_once() -> None:
     assert (int(np.count_nonzero(verdict.accepted)), len(verdict.conflicts)) == (900, 1)
     assert verdict.accepted[:900].tolist() == [True] * 900
     assert feasible(make_ask(job, job.groups[0], ()), state.snapshot(REVISION)).fits[0] == 900
+
+
+def test_a_slot_that_failed_is_given_another_port() -> None:
+    """A stranger on the node may hold the port that the slot had; what did not fail keeps its own."""
+    job = job_of(count=2, ports={"a": "dynamic"})
+    state = state_of(node(0), node(1))
+    plan = plan_of(job, state, 0, 1)
+
+    def ports(*reschedules: int) -> list[int]:
+        places = [Place(group="main", slot=slot, reschedules=times) for slot, times in enumerate(reschedules)]
+        return [each["a"] for each in hosts(verify(plan, state, job, wanted=places))]
+
+    first = ports(0, 0)
+    assert first == ports()
+    assert first[1] == ports(1, 0)[1]
+    assert len({ports(times, 0)[0] for times in range(5)}) == 5

@@ -85,12 +85,14 @@ class Planner:
 
     def _verdict(self, scene: Scene, plan: Plan | None) -> Verdict | None:
         """Decide what of a plan fits now; None where there is nothing to place."""
-        if plan is None or not len(plan.placements):
+        if plan is None:
             return None
         from khonsu.core.verify import check_plan, verify
 
-        check_plan(plan, scene.changes, len(plan.nodes))
-        return verify(plan, self._state.columns.fleet, scene.spec)
+        check_plan(plan, scene.changes, len(plan.nodes), scene.spec)
+        if not len(plan.placements):
+            return None
+        return verify(plan, self._state.columns.fleet, scene.spec, wanted=scene.changes.place)
 
     def _gather(
         self, batch: Batch, evaluation: Evaluation, scene: Scene, plan: Plan | None, verdict: Verdict | None

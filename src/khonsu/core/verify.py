@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from zlib import crc32
 
 import numpy as np
@@ -11,7 +12,7 @@ from attrs import frozen
 
 from khonsu.core.arrays import BoolArray, IntArray, occurrence
 from khonsu.core.ask import demand, make_ask
-from khonsu.core.changes import Changes
+from khonsu.core.changes import Changes, Place
 from khonsu.core.feasible import distinct_attributes, feasible
 from khonsu.core.fleet import Fleet
 from khonsu.core.fleet_state import FleetState
@@ -48,7 +49,7 @@ class Verdict:
         return len(self.accepted) - int(np.count_nonzero(self.accepted))
 
 
-def verify(plan: Plan, live: FleetState, job: Job) -> Verdict:
+def verify(plan: Plan, live: FleetState, job: Job, *, wanted: Iterable[Place] = ()) -> Verdict:
     """Check a plan against the fleet as it is now, with the feasibility that schedulers use; changes nothing.
 
     Placements are taken in the order of the plan while they fit. Nothing of what the plan says but its placements is
@@ -58,6 +59,7 @@ def verify(plan: Plan, live: FleetState, job: Job) -> Verdict:
         plan: The plan, of `job`'s version.
         live: The fleet now.
         job: The spec of the version that is placed.
+        wanted: The copies that are wanted: a slot that failed before is given other dynamic ports.
 
     """
     key = job_key(job.namespace, job.name)
@@ -67,7 +69,7 @@ def verify(plan: Plan, live: FleetState, job: Job) -> Verdict:
     rows = nodes.astype(np.int64) if plan.nodes is fleet.ids else live.rows(plan.nodes)[nodes]
     accepted = np.zeros(len(rows), np.bool_)
     conflicts: list[Conflict] = []
-    giving = _Giving(live, key)
+    giving = _Giving(live, key, _failures(wanted) if any(group.ports for group in job.groups) else {})
     parts = plan.by_group()
     for position, places in parts:
         group = groups.get(plan.groups[position])
@@ -103,16 +105,18 @@ def claim(plan: Plan, verdict: Verdict, live: FleetState, job: Job) -> None:
             live.add_many(job_key(job.namespace, job.name), group.name, verdict.rows[taken], demand(group), ports)
 
 
-def check_plan(plan: Plan, changes: Changes, nodes: int) -> None:
+def check_plan(plan: Plan, changes: Changes, nodes: int, job: Job) -> None:
     """Check that a plan answers the changes: a scheduler may be a stranger's.
 
     Args:
         plan: The plan.
         changes: What was wanted.
         nodes: How many nodes the snapshot had.
+        job: The spec of the version that is placed.
 
     Raises:
-        PluginError: The plan places what nobody wants, or something twice, or on nodes that do not exist.
+        PluginError: The plan places what nobody wants, or something twice, or on nodes that do not exist or are not
+            the wanted ones, or a part of a gang, or does not say what it leaves out.
 
     """
     columns = (plan.placements.group, plan.placements.slot, plan.placements.node, plan.score)
@@ -133,6 +137,47 @@ def check_plan(plan: Plan, changes: Changes, nodes: int) -> None:
         raise PluginError(f"{wrong} places slot {slot} of group {group}, {how}")
     if plan.stops != changes.stop:
         raise PluginError(f"{wrong} does not stop what is to be stopped")
+    _check_nodes(plan, changes, placed)
+    _check_left_out(plan, wanted, placed, {group.name for group in job.groups if group.gang})
+
+
+def _check_nodes(plan: Plan, changes: Changes, placed: Sequence[tuple[str, int]]) -> None:
+    """Check that copies that may be on one node only are placed there."""
+    fixed = {(place.group, place.slot): place.node for place in changes.place if place.node is not None}
+    if not fixed:
+        return
+    for (group, slot), row in zip(placed, plan.placements.node.tolist(), strict=True):
+        node = fixed.get((group, slot))
+        if node is not None and plan.nodes[row] != node:
+            raise PluginError(
+                f"scheduler {plan.scheduler}: the plan places slot {slot} of group {group} on node "
+                f"{plan.nodes[row]}, where only {node} will do"
+            )
+
+
+def _check_left_out(
+    plan: Plan, wanted: AbstractSet[tuple[str, int]], placed: Sequence[tuple[str, int]], gangs: AbstractSet[str]
+) -> None:
+    """Check that a plan says what it does not place, and leaves out all of a gang or nothing."""
+    if len(placed) == len(wanted) and not plan.unplaced:
+        return
+    there = Counter(group for group, _ in placed)
+    told = Counter[str]()
+    for failure in plan.unplaced:
+        told[failure.group] += failure.wanted - failure.placed
+    asked = Counter(group for group, _ in wanted)
+    for group in dict.fromkeys([*asked, *told]):
+        missing = asked[group] - there[group]
+        wrong = f"scheduler {plan.scheduler}: the plan places {there[group]} of {asked[group]} copies of group {group}"
+        if told[group] != missing:
+            raise PluginError(f"{wrong}, and says that {told[group]} have no place")
+        if missing and there[group] and group in gangs:
+            raise PluginError(f"{wrong}, which is a gang: all or none")
+
+
+def _failures(places: Iterable[Place]) -> dict[tuple[str, int], int]:
+    """Return how often slots that failed have been placed anew."""
+    return {(one.group, one.slot): one.reschedules for one in places if one.reschedules}
 
 
 class _GroupCheck:
@@ -175,9 +220,10 @@ class _GroupCheck:
 class _Giving:
     """Ports on their way to copies."""
 
-    def __init__(self, live: FleetState, job: str) -> None:
+    def __init__(self, live: FleetState, job: str, failures: Mapping[tuple[str, int], int]) -> None:
         self.live = live
         self.job = job
+        self.failures = failures
         self.ports: dict[int, tuple[PortAssignment, ...]] = {}
         self.given: dict[int, set[int]] = {}
         self.rows: dict[int, int] = {}
@@ -206,8 +252,10 @@ class _Giving:
     def _tries(self, group: Group, slot: int, port: str) -> Iterator[int]:
         """Yield the range of dynamic ports from a place on that the slot decides.
 
-        So a slot tends to keep its port, and a port that was given back is not given to another slot at once.
+        So a slot tends to keep its port, and a port that was given back is not given to another slot at once. After
+        a failure it is another one: a stranger on the node may hold the first.
         """
         low, size = self.live.port_min, self.live.port_max - self.live.port_min + 1
-        start = crc32(f"{self.job}/{group.name}/{slot}/{port}".encode())
+        failed = self.failures.get((group.name, slot), 0)
+        start = crc32(f"{self.job}/{group.name}/{slot}/{port}{f'/{failed}' if failed else ''}".encode())
         return (low + (start + step) % size for step in range(size))

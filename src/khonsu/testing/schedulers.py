@@ -176,7 +176,7 @@ def _check_plan(make: MakeScheduler, case: _Case) -> None:
     )
     scheduler = make()
     plan = scheduler.schedule(evaluation, snapshot, changes)
-    check_plan(plan, changes, len(case.state))
+    check_plan(plan, changes, len(case.state), case.ask.job)
     case.expect("its plan can be committed whole", verify(plan, case.state, case.ask.job).accepted.all())
     placed = len(plan.placements) + sum(failure.wanted - failure.placed for failure in plan.unplaced)
     case.expect("it accounts for every copy", placed == case.ask.count)
