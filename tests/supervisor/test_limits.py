@@ -13,6 +13,7 @@ import pytest
 from khonsu.env import SystemEnv
 from khonsu.errors import DriverError
 from khonsu.supervisor.lease import read_lease
+from khonsu.supervisor.processes import read_file
 from tests.supervisor.tasks import boot, fifo, is_alive, output, python, server_of, shell, spec, until_gone, word
 
 if TYPE_CHECKING:
@@ -196,3 +197,14 @@ async def test_a_task_that_is_not_exclusive_has_no_lease(supervisor: Supervisor,
 def test_a_lease_that_cannot_be_read_has_run_out(tmp_path: Path) -> None:
     """No file is no lease."""
     assert read_lease(str(tmp_path / "lease")) == float("-inf")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+async def test_a_helper_shares_most_of_its_memory(supervisor: Supervisor, tmp_path: Path) -> None:
+    """What a helper does not share with its forker stays below 640 KiB."""
+    handle = await supervisor.spawn(spec(tmp_path, "/bin/sleep", "60"))
+    rollup = read_file(f"/proc/{handle['helper_pid']}/smaps_rollup").decode().splitlines()
+    own_kib = sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
+    await supervisor.stop(handle, signal="SIGKILL", grace_seconds=0)
+    await supervisor.wait(handle)
+    assert own_kib < 640

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import struct
+from os import _exit, close
 
 from .helper import run_helper
 from .orders import DESCRIPTORS, Orders
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 65536
 _LENGTH = struct.Struct("!I")
+_LENGTH_BYTES = _LENGTH.size
 _NUMBERS = struct.Struct(f"{DESCRIPTORS}i")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_NUMBERS.size)
 _FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_INHERITED = not _FLAGS
 
 
 def send_orders(channel: socket.socket, orders: bytes, descriptors: list[int]) -> None:
@@ -48,6 +51,7 @@ class Forker:
 
     def __init__(self, channel: socket.socket, reports: int, server: int) -> None:
         self._channel = channel
+        self._number = channel.fileno()
         self._reports = reports
         self._known = {server}  # our children that are no strays: the server and the helpers
         self._pid = os.getpid()
@@ -77,7 +81,7 @@ class Forker:
             os.write(self._reports, b"forked 0 %d\n" % (error.errno or 0))
         else:
             if not pid:
-                self._become_helper(data, descriptors)
+                _become_helper(self._number, data, descriptors, self._reports)
             self._known.add(pid)
             os.write(self._reports, b"forked %d 0\n" % pid)
         self._forking = False
@@ -85,16 +89,6 @@ class Forker:
             self._reap()
         for descriptor in descriptors:
             os.close(descriptor)
-
-    def _become_helper(self, data: bytes, descriptors: tuple[int, ...]) -> NoReturn:
-        try:
-            os.close(self._channel.fileno())
-            if not _FLAGS:
-                for descriptor in descriptors:
-                    os.set_inheritable(descriptor, False)
-            run_helper(Orders(data[_LENGTH.size :], descriptors), self._reports)
-        finally:
-            os._exit(1)  # never back into the forker's loop
 
     def _on_child(self, _number: int, _frame: FrameType | None) -> None:
         """Reap helpers that ended, and end what a dead one left behind; helpers inherit this, and it does nothing."""
@@ -131,3 +125,14 @@ class Forker:
                     os.kill(process.pid, signal.SIGKILL)
                 except (ProcessLookupError, PermissionError):
                     continue
+
+
+def _become_helper(channel: int, data: bytes, descriptors: tuple[int, ...], reports: int) -> NoReturn:
+    try:
+        close(channel)
+        if _INHERITED:
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
+        run_helper(Orders(data[_LENGTH_BYTES:], descriptors), reports)
+    finally:
+        _exit(1)  # never back into the forker's loop

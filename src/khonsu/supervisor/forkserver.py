@@ -41,6 +41,10 @@ LOG = "server.log"
 _LINE_BYTES_MAX = 16 * 2**20
 _CHUNK_BYTES = 2**18
 _FILES_MAX = 65536
+_SMALL_BYTES = 480  # with its header, what a `bytes` object of the largest size takes that the interpreter calls small
+_STEP_BYTES = 16
+_TAKEN_EACH = 50
+_taken: list[bytes] = []
 _FIRST_FREE = 3  # after standard input, output and error
 _DISREGARDED = frozenset(
     {signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ},
@@ -89,9 +93,8 @@ def _split(listener: socket.socket, lock: int, idle_seconds: float) -> None:
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         with contextlib.suppress(OSError):  # a user who has many large pipes already gets no other
             fcntl.fcntl(reports, fcntl.F_SETPIPE_SZ, 2**20)  # room for all that can be said while nobody listens
-    warm_up()
     gc.collect()
-    gc.freeze()  # so that a helper's collector leaves the memory alone that it shares with us
+    gc.freeze()
     server = os.fork()
     if not server:
         inner.close()
@@ -103,8 +106,20 @@ def _split(listener: socket.socket, lock: int, idle_seconds: float) -> None:
     for descriptor in (listener.detach(), outer.detach(), lock, reports):
         os.close(descriptor)
     become_reaper()
+    forker = Forker(inner, reports_end, server)
+    warm_up()
     name_process(b"khonsu-forker")
-    Forker(inner, reports_end, server).serve()
+    _settle()
+    forker.serve()
+
+
+def _settle() -> None:
+    """Arrange memory so that a helper writes to few of the pages that it shares with its forker."""
+    gc.collect()
+    gc.disable()  # it writes to every object that it looks at
+    # Take what is free between other things, once and for all: what a helper allocates then lies close together.
+    _taken.extend(bytes(size) for size in range(1, _SMALL_BYTES, _STEP_BYTES) for _ in range(_TAKEN_EACH))
+    gc.freeze()
 
 
 class Connection:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import select
 import signal
 import time
+from os import _exit, fork, getpid, setsid  # a name touches less memory than an attribute, in what is not warmed up
+from signal import set_wakeup_fd
 
 from . import records
 from .cgroups import leave_cgroup, out_of_memory_kills
 from .child import become_task
 from .lease import Lease
 from .logs import LogWriter
-from .orders import DESCRIPTORS, Orders, encode_orders
+from .orders import Orders, encode_orders
 from .processes import LINUX, become_reaper, boottime, descendants, everyone, name_process, send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import NoReturn, Self
 
     from .orders import Spec
 
 _CHUNK_BYTES = 65536
+_FAILURE_BYTES_MAX = 512
 _RESCAN_SECONDS = 0.02
 _RESCAN_SECONDS_MAX = 2.0
 _NEVER = float("inf")
+_WAITID = hasattr(os, "waitid")
+_LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT if _WAITID else 0
 _WARM_UPS = 20  # the interpreter adapts a function after eight calls or so
 
 
@@ -38,37 +42,37 @@ def run_helper(orders: Orders, reports: int) -> NoReturn:
         reports: A pipe to the server; gets the pid of the task, then whether its program runs.
 
     """
-    gc.disable()
-    os.setsid()
+    setsid()
     become_reaper()
-    signal.set_wakeup_fd(orders.waker, warn_on_full_buffer=False)
-    helper = os.getpid()
-    task = os.fork()
+    helper = getpid()
+    task = fork()
     if not task:
         become_task(orders, helper)
-    os.write(reports, b"task %d %d %d\n" % (orders.serial, helper, task))
-    for descriptor in (orders.stdout_end, orders.stderr_end, orders.go_end, orders.report_end):
-        os.close(descriptor)
-    orders.argv = orders.env = None  # some of it is secret
-    name_process(b"khonsu-task")
-    Helper(orders, reports, task).watch()
-    os._exit(0)
+    Helper(orders, reports, task).begin(helper).watch()
+    _exit(0)
 
 
 def warm_up() -> None:
     """Run what every helper runs first, so that the interpreter adapts this code to what it does now and not then.
 
-    It does so in place: in a helper, that would be pages of its own, an eighth of its memory.
+    It does so in place: in a helper, that would be pages of its own, a quarter of its memory. The caller must have a
+    child that goes on, as a helper has.
     """
     spec: Spec = {
         "directory": "/", "log_directory": "/", "executable": "/", "argv": [], "env": {}, "cwd": "/", "uid": None,
         "gid": None, "groups": None, "log_files": 1, "log_file_bytes": 1, "cgroup": None, "lease_path": None,
         "kill_timeout_seconds": 1.0,
     }  # fmt: skip
-    orders = encode_orders(0, spec)
+    data = encode_orders(0, spec)
     for _ in range(_WARM_UPS):
-        helper = Helper(Orders(orders, range(DESCRIPTORS)), -1, 0)
-        helper.idle()
+        become_reaper()
+        control, wake, stdout, stderr, go, report, reports = (os.pipe() for _ in range(7))
+        os.set_blocking(wake[1], False)
+        orders = Orders(data, (-1, -1, control[0], *wake, *stdout, *stderr, go[0], *report))
+        Helper(orders, reports[1], 0).begin(0).turn()  # which closes what is closed for good then
+        set_wakeup_fd(-1)
+        for end in (*control, *wake, go[1], reports[0]):
+            os.close(end)
 
 
 class Helper:
@@ -101,26 +105,22 @@ class Helper:
         if self._lease and self._lease.descriptor >= 0:
             self._poller.register(self._lease.descriptor, select.POLLIN)
 
-    def idle(self) -> None:
-        """Do what is done between two things that happen, when there is nothing to do."""
-        self._patience_ms()
-        self._keep_time()
+    def begin(self, helper: int) -> Self:
+        """Say who we are, and leave to the task what is its own."""
+        orders = self._orders
+        set_wakeup_fd(orders.waker, warn_on_full_buffer=False)
+        os.write(self._reports, b"task %d %d %d\n" % (orders.serial, helper, self._task))
+        for descriptor in (orders.stdout_end, orders.stderr_end, orders.go_end, orders.report_end):
+            os.close(descriptor)
+        orders.argv = orders.env = None  # some of it is secret
+        name_process(b"khonsu-task")
+        self._reap()  # it may have ended before we could be woken
+        return self
 
     def watch(self) -> None:
         """Serve until nothing of the task is left, then record its end."""
-        orders = self._orders
         while not (self._childless and self._status is not None):
-            for descriptor, _ in self._poller.poll(self._patience_ms()):
-                if descriptor in self._logs:
-                    self._pump(descriptor)
-                elif descriptor == orders.report:
-                    self._learn()
-                elif descriptor == orders.control:
-                    self._obey()
-                else:
-                    _empty(descriptor)
-            self._reap()
-            self._keep_time()
+            self.turn()
         self._learn()
         if self._failed:
             return
@@ -129,13 +129,28 @@ class Helper:
                 pass
         self._record_end()
 
+    def turn(self) -> None:
+        """Wait until something happens, and do what is due then."""
+        orders = self._orders
+        for descriptor, _ in self._poller.poll(self._patience_ms()):
+            if descriptor in self._logs:
+                self._pump(descriptor)
+            elif descriptor == orders.report:
+                self._learn()
+            elif descriptor == orders.control:
+                self._obey()
+            else:
+                _empty(descriptor)
+        self._reap()
+        self._keep_time()
+
     def _learn(self) -> None:
         """Tell the server whether the program of the task runs: then the other end is closed without a word."""
         orders = self._orders
         if self._reports < 0:
             return
         try:
-            failure = os.read(orders.report, 4096)
+            failure = os.read(orders.report, _FAILURE_BYTES_MAX)
         except BlockingIOError:
             failure = b""  # it has ended without a word, before the server has closed its copy of the other end
         if failure:
@@ -257,8 +272,8 @@ class Helper:
     def _reap_one(self) -> int:
         """Reap a child and return its pid, or 0 if all go on."""
         pid, options = -1, os.WNOHANG
-        if hasattr(os, "waitid"):
-            result = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if _WAITID:
+            result = os.waitid(os.P_ALL, 0, _LOOK)
             pid, options = result.si_pid if result else 0, 0
             if not pid:
                 return 0
