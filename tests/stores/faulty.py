@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,31 @@ class FaultyFile(apsw.VFSFile):
     def xSync(self, flags: int) -> None:  # noqa: N802
         self._disk.fault("sync", self._name)
         super().xSync(flags)
+
+
+class Refusing(SqliteDatabase):
+    """A database that refuses statements: as often as `refused` says for how one begins, done or not.
+
+    What is in `done` is carried out first, as when the disk fails after a commit.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.refused: dict[str, int] = {}
+        self.done: set[str] = set()
+        super().__init__(*arguments, **options)
+
+    def execute_sql(self, sql: str, params: Any = None) -> Any:
+        """Execute a statement, or not."""
+        start = next((start for start, times in self.refused.items() if times and sql.startswith(start)), None)
+        execute: Any = super().execute_sql
+        if start is None:
+            return execute(sql, params)
+        self.refused[start] -= 1
+        if start in self.done:
+            execute(sql, params)
+        error = sqlite3.OperationalError("as the test wants it")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
 
 
 class Patient(SqliteDatabase):

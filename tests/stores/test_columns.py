@@ -5,7 +5,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from khonsu.abc.store import Delete, Put
@@ -15,11 +15,12 @@ from khonsu.stores.changes import COMPRESSED_BYTES_MIN, BlockPut, pack, unpack
 from khonsu.stores.columns import REQUIRED
 from khonsu.stores.tables import Block, tables
 from khonsu.testing.store_samples import allocation, number, setting
+from tests.effort import examples
 from tests.stores.samples import records_of
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-@settings(max_examples=30)
+@examples(30)
 @given(data=st.data())
 def test_records_survive_their_stored_form(kind: str, data: st.DataObject) -> None:
     """Any record comes back from a row, from a block of several, and from the packed form of the feed."""

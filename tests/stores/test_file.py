@@ -212,6 +212,13 @@ async def test_other_tables_are_damage(path: Path, statement: str) -> None:
     await refused(path, StoreDamaged, "its table .* is not that of version 1")
 
 
+async def test_a_file_without_a_history_is_damage(path: Path) -> None:
+    """The history is never without an entry: a file where it is was changed by somebody else."""
+    await fill(path)
+    change(path, "DELETE FROM changes")
+    await refused(path, StoreDamaged, "its history is empty")
+
+
 async def test_a_damaged_page_of_a_large_file_shows_when_it_is_read(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from khonsu.core.revision import ZERO, Revision
 from khonsu.errors import KhonsuError, StoreError, StoreFull
 from khonsu.stores.sqlite import SQLiteStore
 from khonsu.testing.store_samples import allocation, setting
-from tests.stores.faulty import FaultyDisk, Patient
+from tests.stores.faulty import FaultyDisk, Patient, Refusing
 from tests.stores.samples import put, put_setting, take
 
 if TYPE_CHECKING:
@@ -80,6 +80,17 @@ async def store(tmp_path: Path, disk: FaultyDisk) -> AsyncGenerator[SQLiteStore,
     async with SQLiteStore(tmp_path / "state.db", database=disk.database) as made:
         await made.write(put_setting("a", 0))
         yield made
+
+
+async def refusing_store(path: Path) -> tuple[SQLiteStore, list[Refusing]]:
+    """Return a store, and where its database will be."""
+    made: list[Refusing] = []
+
+    def database(*arguments: Any, **options: Any) -> Refusing:
+        made.append(Refusing(*arguments, **options))
+        return made[-1]
+
+    return SQLiteStore(path, database=database), made
 
 
 async def patient_store(path: Path) -> tuple[SQLiteStore, list[Patient]]:
@@ -217,6 +228,45 @@ async def test_a_failed_commit_fails_its_group(
     again = await store.write(put_setting("b", 2))
     assert again.revision == Revision(0, 2)
     assert [found.revision for found in await take(store, ZERO, 2)] == [Revision(0, 1), Revision(0, 2)]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_what_could_not_even_be_undone_is_not_seen(tmp_path: Path, reads: bool) -> None:
+    """When commit and rollback both fail, nobody reads what was not written, and revisions go on without a gap."""
+    store, databases = await refusing_store(tmp_path / "state.db")
+    async with store:
+        await store.write(put_setting("a", 0))
+        databases[0].refused = {"COMMIT": 1, "ROLLBACK": 1}
+        with pytest.raises(StoreError, match="as the test wants it"):
+            await store.write(put_setting("a", 1))
+        if reads:
+            assert await store.read(lambda view: (view.revision, settings(view))) == (Revision(0, 1), {"a": 0})
+        assert (await store.write(put_setting("b", 2))).revision == Revision(0, 2)
+        assert [found.revision.number for found in await take(store, ZERO, 2)] == [1, 2]
+        assert await store.read(settings) == {"a": 0, "b": 2}
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_watcher_gets_what_was_written_though_the_disk_said_no(tmp_path: Path, reads: bool) -> None:
+    """A commit that is on the disk though it failed, and cannot be looked at, reaches watchers when it is found."""
+    store, databases = await refusing_store(tmp_path / "state.db")
+    async with store, store.watch(ZERO) as lists:
+        await store.write(put_setting("term", 1))
+        assert (await anext(lists)).revision == Revision(1, 1)
+        databases[0].refused, databases[0].done = {"COMMIT": 1, "SELECT": 1}, {"COMMIT"}
+        with pytest.raises(StoreError, match="as the test wants it"):
+            await store.write(put_setting("term", 2))
+        if reads:
+            found = await store.read(lambda view: view.revision)
+            assert found == Revision(2, 2)
+            assert [changes.revision for changes in await take(store, Revision(1, 1), 1)] == [found]
+            async with store.watch(found):
+                assert (await anext(lists)).revision == found
+        else:
+            assert (await store.write(put_setting("b", 2))).revision == Revision(2, 3)
+            assert [(await anext(lists)).revision for _ in range(2)] == [Revision(2, 2), Revision(2, 3)]
+            async with store.watch(Revision(2, 2)) as again:
+                assert (await anext(again)).revision == Revision(2, 3)
 
 
 async def test_what_was_acknowledged_outlives_a_failed_commit(tmp_path: Path, disk: FaultyDisk) -> None:

@@ -58,6 +58,11 @@ class Engine:
         self._schema = schema
         self._limits = limits
         self._parts: tuple[Database, SQLiteRows, History] | None = None
+        self.found: Opened | None = None
+        """What the file held when it was last not known how a commit had ended; may be looked at from any thread.
+
+        It may hold revisions that nobody was told of: of a commit that failed for its callers and is on the disk.
+        """
 
     def open(self) -> Opened:
         """Open the file.
@@ -67,9 +72,13 @@ class Engine:
 
         """
         database = open_file(self._path, self._class, self._schema)
-        with store_errors(self._path):
-            rows = SQLiteRows(database, self._schema, self._path)
-            history = History(database, self._schema.tables, self._schema.version, self._limits)
+        try:
+            with store_errors(self._path):
+                rows = SQLiteRows(database, self._schema, self._path)
+                history = History(database, self._schema.tables, self._schema.version, self._limits)
+        except BaseException:
+            database.close()  # nobody else would, and the file stayed locked
+            raise
         self._parts = database, rows, history
         return Opened(history.terms, history.end)
 
@@ -96,8 +105,6 @@ class Engine:
 
         """
         _, rows, history = self._open_parts()
-        with store_errors(self._path):
-            history.refresh()
         view = RowsView(rows, history.end)
         try:
             return run_over(view, query), history.end
@@ -130,8 +137,6 @@ class Engine:
 
         """
         database, rows, history = self._open_parts()
-        with store_errors(self._path):
-            history.refresh()
         before = history.end
         try:
             with store_errors(self._path):
@@ -178,6 +183,13 @@ class Engine:
         return lists
 
     def _open_parts(self) -> tuple[Database, SQLiteRows, History]:
+        """Return the parts, after what a failed commit left open was undone and it is known where the history ends."""
         if self._parts is None:
             raise not_open()
+        _, rows, history = self._parts
+        if history.doubtful:
+            with store_errors(self._path):
+                rows.rollback()
+                history.refresh()
+            self.found = Opened(history.terms, history.end)
         return self._parts

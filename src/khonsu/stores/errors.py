@@ -63,6 +63,10 @@ def store_error(error: BaseException, path: str) -> StoreError | None:
         return StoreError(f"{path} cannot be opened for writing: {_why_not(path) or text}")
     if primary in (sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS):
         return StoreError(f"SQLite cannot work on {path}: {text}")
+    if primary == sqlite3.SQLITE_TOOBIG:
+        return StoreError(f"what was to be written into {path} is larger than SQLite takes: {text}")
+    if primary in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH):
+        return StoreError(f"{path} does not take what was to be written: {text}")
     return None
 
 

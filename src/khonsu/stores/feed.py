@@ -74,6 +74,18 @@ class Feed:
         self._tail.clear()
         self._rows = 0
 
+    def catch_up(self, terms: Sequence[Revision], end: Revision) -> None:
+        """Take note of durable revisions that were not published; watchers read them from the store's table.
+
+        Args:
+            terms: The first revision of each term in the history, in order.
+            end: The last durable revision.
+
+        """
+        if end.number > self._end.number:
+            self.load(terms, end)
+            self._wake()
+
     def close(self) -> None:
         """End all watchers."""
         self._open = False
@@ -83,10 +95,13 @@ class Feed:
         """Hand durable change lists to the watchers.
 
         Args:
-            lists: They follow what was published before, without a gap.
+            lists: They follow what was published before, and each other without a gap.
             base: The revision after which the store's table begins now.
 
         """
+        if lists and lists[0].revision.number != self._end.number + 1:
+            self._tail.clear()  # what is between was not published, and is in the table
+            self._rows = 0
         for found in lists:
             if found.revision.term != self._end.term:
                 self._terms.append(found.revision)

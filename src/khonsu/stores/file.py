@@ -210,3 +210,5 @@ def _check_tables(database: Database, path: str, schema: Schema) -> None:
         rows = database.execute_sql(f"PRAGMA table_info({table})").fetchall()
         if sorted((row[1], row[2]) for row in rows) != sorted(columns):
             raise damaged(path, f"its table {table!r} is not that of version {schema.version}")
+    if database.execute_sql("SELECT 1 FROM changes LIMIT 1").fetchone() is None:
+        raise damaged(path, "its history is empty")

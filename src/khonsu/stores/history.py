@@ -57,13 +57,10 @@ class History:
         self._tables = tables
         self._version = version
         self._limits = limits
-        self._doubtful = True
         self.refresh()
 
     def refresh(self) -> None:
-        """Read where the history begins and ends, if that is not known for sure."""
-        if not self._doubtful:
-            return
+        """Read where the history begins and ends; outside of a transaction, or what that wrote is among it."""
         terms = self._sql("SELECT term, min(revision) FROM changes GROUP BY term ORDER BY revision").fetchall()
         ends = self._sql("SELECT term, revision FROM changes ORDER BY revision DESC LIMIT 1").fetchall()
         sums = self._sql("SELECT sum(length(packed)), count(*) FROM changes").fetchall()
@@ -75,11 +72,12 @@ class History:
         self._bytes: int = sums[0][0] + sums[0][1] * _ROW_BYTES
         self._oldest_at: float = oldest[0][0] if oldest else math.inf
         self._trims = False
-        self._doubtful = False
+        self.doubtful = False
+        """Whether a commit failed since, so that nothing of it is known for sure."""
 
     def doubt(self) -> None:
         """Know nothing for sure: a commit failed."""
-        self._doubtful = True
+        self.doubtful = True
 
     def add(self, lists: Sequence[ChangeList], at: float) -> None:
         """Write change lists, at least one, and trim; call `doubt` if the transaction fails.

@@ -78,6 +78,7 @@ class SQLiteStore(Lifetime, Store):
     async def read(self, query: Callable[[View], T], /) -> T:
         """Run a query on the store's thread, between two groups."""
         value, revision = await self._open_worker().run(self._engine.read, query)
+        self._catch_up()
         if self._commits:
             await self._feed.reached(revision.number)
         return value
@@ -141,11 +142,18 @@ class SQLiteStore(Lifetime, Store):
             for write in group:
                 write.error = write.error or _copy(error)
         else:
+            self._catch_up()
             commits = [write.commit for write in group if write.commit is not None]
             self._feed.publish([ChangeList(commit.revision, commit.changes) for commit in commits], base)
         self._commits = False
         for write in group:
             write.done.set()
+
+    def _catch_up(self) -> None:
+        """Have watchers hear of a commit that failed for its callers and was found on the disk."""
+        found = self._engine.found
+        if found is not None:
+            self._feed.catch_up(found.terms, found.end)
 
     def _wake(self) -> None:
         if self._arrived is not None:
