@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import blocking
+from tests.effort import EXAMPLES_PERCENT, OLDEST_PYTHON, Effort, kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,17 +19,50 @@ if TYPE_CHECKING:
 
 THREAD_END_SECONDS = 5.0
 
-# No deadline: a busy machine is no failure. The same examples each time in continuous integration.
-settings.register_profile(
-    "khonsu",
-    deadline=None,
-    derandomize=bool(os.environ.get("CI")),
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-settings.load_profile("khonsu")
-
 blocking.install()
+
+# A shell has what it runs in the background ignore interrupts, and so would all programs that are started here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let it be said how much is tried."""
+    parser.addoption("--effort", type=Effort, choices=list(Effort), default=Effort.USUAL, help="how much is tried")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many examples there are, before the tests that say how many they want are read."""
+    # No deadline: a busy machine is no failure. The same examples each time in continuous integration.
+    settings.register_profile(
+        "khonsu",
+        max_examples=EXAMPLES_PERCENT[config.getoption("effort")],
+        deadline=None,
+        derandomize=bool(os.environ.get("CI")),
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+    settings.load_profile("khonsu")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files that a newer Python need not run."""
+    return True if config.getoption("effort") is Effort.SMALL and collection_path in OLDEST_PYTHON else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests that a newer Python need not run."""
+    chosen = [item for item in items if kept(item, config.getoption("effort"))]
+    if left_out := [item for item in items if item not in set(chosen)]:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = chosen
+
+
+@pytest.fixture(scope="session")
+def effort(pytestconfig: pytest.Config) -> Effort:
+    """Return how much is tried."""
+    chosen: Effort = pytestconfig.getoption("effort")
+    return chosen
 
 
 @pytest.fixture(params=["asyncio", "trio"])

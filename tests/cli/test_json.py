@@ -165,6 +165,19 @@ def test_changes_have_their_form(khonsu_json: Any) -> None:
     assert set(stopped) - {"revision"} == set(allocation)
 
 
+def test_an_interrupted_run_tells_what_it_submitted(khonsu_json: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the waiting; what runs on is told as if nobody had waited."""
+
+    async def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("khonsu.cli.waits.wait_all", interrupted)
+    result = khonsu_json("job", "run", "done.toml", "huge.toml")
+    assert (result.exit_code, result.stderr) == (130, "")
+    submissions = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["job"], one["outcome"]) for one in submissions] == [("done", "rerun"), ("huge", "unchanged")]
+
+
 def test_profiles_have_their_form(khonsu_json: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who logs in is told what it is called, never the credential."""
     monkeypatch.delenv("KHONSU_DATA_DIR")

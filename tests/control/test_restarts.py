@@ -114,6 +114,21 @@ async def test_a_repeat_after_a_restart_is_answered_as_before(tmp_path: Path) ->
         assert (await (await home.connect(token)).call(request)).body == first.body
 
 
+@pytest.mark.parametrize("lost", ["deleted", "damaged"])
+async def test_a_token_of_an_operator_that_is_replaced_is_void(tmp_path: Path, lost: str) -> None:
+    """Whoever deletes the file gets a new token at the next start, and the one that was in it opens nothing."""
+    path, folder = tmp_path / "state.db", tmp_path / "data"
+    file = folder / "operator.token"
+    async with cluster(SQLiteStore(path), data_dir=folder):
+        before = file.read_text().strip()
+    file.unlink() if lost == "deleted" else file.write_text("nothing")
+    async with cluster(SQLiteStore(path), data_dir=folder) as home:
+        now = file.read_text().strip()
+        assert (await (await home.connect(now)).call(Request(operation="system.status"))).body["jobs"] == 0
+        with pytest.raises(Unauthenticated):
+            await (await home.connect(before)).call(Request(operation="system.status"))
+
+
 async def test_a_local_credential_ends_with_the_process(tmp_path: Path) -> None:
     """What was made for this process only opens nothing in the next."""
     path = tmp_path / "state.db"

@@ -121,7 +121,7 @@ def run(  # click passes the options by name
             how = How(timeout=timeout, placement_timeout=placement_timeout, exit_code=exit_code, follow=follow)
             return OK if detach else await _wait(desk, submitted, how)
 
-    execute(work, out, own_code=125 if exit_code else None, interrupted=lambda: _detached(submitted))
+    execute(work, out, own_code=125 if exit_code else None, interrupted=lambda: _detached(submitted, out, told=detach))
 
 
 def _check(files: tuple[str, ...], argv: tuple[str, ...] | None, wishes: Wishes) -> None:
@@ -169,7 +169,13 @@ async def _wait(desk: Desk, submitted: list[Submission], how: How) -> int:
     return await wait_all(desk, submitted, how)
 
 
-def _detached(submitted: list[Submission]) -> str:
+def _detached(submitted: list[Submission], out: Out, *, told: bool) -> str:
+    """Return what is said when the waiting was interrupted; a program is told what runs on, if it was not already."""
+    if out.as_json and not told:
+        from khonsu.cli.shapes import shape
+
+        for submission in submitted:
+            out.json(shape(submission))
     if not submitted:
         return "Interrupted."
     names = " ".join(submission.job for submission in submitted)

@@ -31,11 +31,16 @@ async def settle(state: State) -> None:
 
 
 async def operator_token(directory: Path, state: State, gate: Gate) -> None:
-    """See to it that the data directory holds a token of an operator that is valid here."""
+    """See to it that the data directory holds a token of an operator that is valid here.
+
+    Where it does not, a new one is made, and the one before is void: whoever deletes the file means that.
+    """
     text = await state.env.run_blocking(_read, directory)
     if text is not None and _is_known(state, text):
         return
     batch = state.batch()
+    # All that are stored: an operator's token is made nowhere else.
+    batch.delete("credential", *(one.id for one in state.tables.credentials.values() if one.role == Role.OPERATOR))
     token = gate.issue(batch, Role.OPERATOR)
     written = state.apply(batch)
     # The file before the answer of the disk: a token that is only in a file opens nothing.
