@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.from_thread
@@ -27,6 +27,9 @@ import anyio.to_thread
 T = TypeVar("T")
 P = ParamSpec("P")
 
+LEAVE_SECONDS = 0.2
+"""How long a call that is left may still take to end."""
+
 
 class Worker(ABC):
     """A thread of its own: calls run there one after the other, in the order of their arrival."""
@@ -34,6 +37,24 @@ class Worker(ABC):
     @abstractmethod
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function on the worker and return its result; once begun it is not cancelled."""
+
+    async def run_within(self, seconds: float, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function of a stranger on the worker, and leave it to itself if it takes too long or is cancelled.
+
+        A worker that was left takes no more calls, and nobody waits for it at the end of its block. One whose calls
+        cannot be left runs them to their end.
+
+        Raises:
+            TimeoutError: It took longer than so many seconds; the worker is left.
+
+        """
+        del seconds
+        return await self.run(function, *args, **kwargs)
+
+    @property
+    def left(self) -> bool:
+        """Return whether the worker was left with a call that did not end."""
+        return False
 
 
 class Env(ABC):
@@ -85,15 +106,15 @@ class Env(ABC):
         return seconds * (1.0 + share * (2.0 * self.random() - 1.0))
 
 
-class _Call:
+class _Call(Generic[T]):
     """One call on its way to a worker thread and back."""
 
     __slots__ = ("done", "error", "function", "value")
 
-    def __init__(self, function: Callable[[], object]) -> None:
+    def __init__(self, function: Callable[[], T]) -> None:
         self.function = function
         self.done = anyio.Event()
-        self.value: object = None
+        self.value: T | None = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -103,19 +124,35 @@ class _Call:
         except BaseException as error:  # noqa: BLE001 - carried to the caller, whatever it is
             self.error = error
 
+    def result(self) -> T:
+        """Return what the function returned, or raise what it raised."""
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.value)
+
 
 class _ThreadWorker(Worker):
     """A real thread, fed by a queue."""
 
     def __init__(self, token: anyio.lowlevel.EventLoopToken) -> None:
         self._token = token
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[_Call[Any] | None] = SimpleQueue()
+        self._left = False
+
+    @property
+    def left(self) -> bool:
+        """Return whether the thread was left with a call that did not end."""
+        return self._left
 
     def serve(self) -> None:
         """Run calls until told to end."""
         while (call := self._calls.get()) is not None:
             call.run()
-            anyio.from_thread.run_sync(call.done.set, token=self._token)
+            try:
+                anyio.from_thread.run_sync(call.done.set, token=self._token)
+            except RuntimeError:  # the event loop has ended: nobody waits for what was left
+                if not self._left:
+                    raise
 
     def end(self) -> None:
         """Let the thread end after the calls before this one."""
@@ -127,9 +164,24 @@ class _ThreadWorker(Worker):
         with anyio.CancelScope(shield=True):
             self._calls.put(call)
             await call.done.wait()
-        if call.error is not None:
-            raise call.error
-        return call.value  # type: ignore[return-value]
+        return call.result()
+
+    async def run_within(self, seconds: float, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function on the thread, or leave the thread to it."""
+        call = _Call(lambda: function(*args, **kwargs))
+        self._calls.put(call)
+        try:
+            with anyio.move_on_after(seconds):
+                await call.done.wait()
+        finally:
+            if not call.done.is_set():
+                # What is nearly done may end, so that seldom anything runs on behind a block that was left.
+                with anyio.move_on_after(LEAVE_SECONDS, shield=True):
+                    await call.done.wait()
+            self._left = not call.done.is_set()
+        if self._left:
+            raise TimeoutError(f"a call took longer than {seconds:g} s")
+        return call.result()
 
 
 class SystemEnv(Env):
@@ -171,8 +223,9 @@ class SystemEnv(Env):
             yield worker
         finally:
             worker.end()
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(thread.join)
+            if not worker.left:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(thread.join)
 
     async def run_blocking(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function on a pooled thread."""

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import threading
+
 import anyio
 import numpy as np
 import pytest
 
 from khonsu.abc.scheduler import Scheduler, scheduler
+from khonsu.control import planner, schedulers
 from khonsu.core.arrays import FloatArray
 from khonsu.core.ask import Ask
 from khonsu.core.fleet import Fleet
@@ -25,6 +28,7 @@ class Last(Scheduler):
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
+        self.told = threading.Event()
 
     def score(self, ask: Ask, fleet: Fleet, /) -> FloatArray:
         """Return the rank of the names."""
@@ -33,6 +37,7 @@ class Last(Scheduler):
     def observe(self, outcome: Outcome, /) -> None:
         """Remember."""
         self.outcomes.append(outcome)
+        self.told.set()
 
 
 @scheduler("nan")
@@ -55,6 +60,7 @@ async def test_a_job_may_name_a_scheduler_of_the_user() -> None:
         await home.client.wait(await home.client.submit(service(count=3, scheduler="last")))
         best = max(nodes, key=lambda node: node.id)
         assert nodes_of(home.copies()) == [best.name] * 3
+        await anyio.to_thread.run_sync(last.told.wait, 10.0)
         assert [(one.accepted, one.rejected) for one in last.outcomes] == [(3, 0)]
 
 
@@ -79,6 +85,57 @@ async def test_a_broken_scheduler_is_told_and_hurts_nobody(made: Scheduler, word
         assert (await home.client.wait(await home.client.submit(service()))).status == "healthy"
         await home.client.submit(service("bad", scheduler="binpack"))
         assert (await home.client.wait("bad")).status == "healthy"
+
+
+class Hanging(Scheduler):
+    """Does not come back until it is let go."""
+
+    name = "hanging"
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.free = threading.Event()
+        self.asked = 0
+
+    def score(self, ask: Ask, fleet: Fleet, /) -> FloatArray:
+        """Wait."""
+        self.asked += 1
+        self.begun.set()
+        self.free.wait(30.0)
+        return np.zeros(len(fleet))
+
+
+async def test_a_scheduler_that_does_not_come_back_is_left_and_asked_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its job says so and others are placed; it is asked again when it has come back."""
+    monkeypatch.setattr(schedulers, "ANSWER_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(planner, "RETRY_SECONDS", 0.05)
+    hanging = Hanging()
+    async with cluster(schedulers=[hanging]) as home:
+        await home.running("a")
+        await home.client.submit(service("bad", scheduler="hanging"))
+        await home.until(lambda: "scheduler hanging has not come back" in home.tables.jobs["default/bad"].message)
+        with pytest.raises(PluginError, match="has not come back"):
+            await home.client.plan(service("worse", scheduler="hanging"))
+        assert hanging.asked == 1
+        assert [text for text in (await home.client.status()).warnings if "hanging has not come back" in text]
+        for name in ("one", "two", "three"):
+            assert (await home.client.wait(await home.client.submit(service(name, cpu=10)))).status == "healthy"
+        hanging.free.set()
+        assert (await home.client.wait("bad")).status == "healthy"
+        assert (await home.client.status()).warnings == home.plane.parts.schedulers.warnings == ()
+
+
+async def test_a_control_plane_does_not_wait_for_a_scheduler_at_its_end() -> None:
+    """What hangs there hangs alone."""
+    hanging = Hanging()
+    with anyio.fail_after(10.0):
+        async with cluster(schedulers=[hanging]) as home:
+            await home.running("a")
+            await home.client.submit(service("bad", scheduler="hanging"))
+            await anyio.to_thread.run_sync(hanging.begun.wait)
+    hanging.free.set()
 
 
 async def test_two_workers_never_take_more_than_there_is() -> None:

@@ -6,7 +6,11 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
+from khonsu.abc.scheduler import scheduler
 from khonsu.agent.agent import Agent
+from khonsu.core.arrays import FloatArray
+from khonsu.core.ask import Ask
+from khonsu.core.fleet import Fleet
 from khonsu.core.leases import TTL_SECONDS
 from khonsu.core.states import AllocationStatus
 from khonsu.testing import FakeDriver, FakeMachine, VirtualEnv
@@ -62,3 +66,20 @@ async def test_the_copies_of_a_killed_node_run_elsewhere_in_time(home: Cluster, 
     machines[victim].crash()
     await home.until(lambda: sum(one.node == survivor for one in home.copies("web", A.RUNNING)) == 4, seconds=60.0)
     assert anyio.current_time() - killed_at <= TTL_SECONDS + 2.0
+
+
+@scheduler("broken")
+def broken(ask: Ask, fleet: Fleet) -> FloatArray:
+    """Fail."""
+    raise ZeroDivisionError("a stranger's mistake")
+
+
+async def test_a_job_that_cannot_be_decided_is_looked_at_less_and_less_often() -> None:
+    """An hour of failures is a handful of tries and not seven hundred; a fault that passes begins anew."""
+    async with cluster(env=VirtualEnv(), schedulers=[broken]) as home:
+        await home.running("a")
+        await home.client.submit(service(scheduler="broken"))
+        await anyio.sleep(3600.0)
+        assert 10 <= len(await home.events("evaluation-failed")) <= 25
+        await home.client.submit(service())
+        assert (await home.client.wait("web")).status == "healthy"

@@ -24,7 +24,6 @@ from khonsu.core.job import Job
 from khonsu.core.records import Allocation, Evaluation, JobRecord, job_key
 from khonsu.core.results import Explanation, GroupPlan, JobPlan
 from khonsu.core.status import FINISHED, group_summaries
-from khonsu.errors import KhonsuError, PluginError
 
 if TYPE_CHECKING:
     from khonsu.abc.scheduler import Scheduler
@@ -82,16 +81,11 @@ class Forecasts:
         """Ask a scheduler something on a thread, when it is its turn.
 
         Raises:
-            PluginError: It failed.
+            PluginError: It failed, or does not come back.
 
         """
-        async with self._schedulers.turn(scheduler):
-            try:
-                return await self._state.env.run_blocking(question)
-            except KhonsuError:
-                raise
-            except Exception as error:  # a scheduler is a stranger's code
-                raise PluginError(f"scheduler {scheduler.name}: {type(error).__name__}: {error}") from error
+        async with self._schedulers.turn(scheduler), self._state.env.worker("forecast") as thread:
+            return await self._schedulers.ask(scheduler, thread, question)
 
     async def explain(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.explain`."""

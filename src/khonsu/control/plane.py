@@ -91,10 +91,10 @@ class ControlPlane(Lifetime):
             raise InvalidRequest("scheduler_processes: not supported yet", hint="leave it out: they run on threads")
         self._store = store
         self._listeners = tuple(listeners)
-        self._schedulers = Schedulers(schedulers)
         self._data_dir = None if data_dir is None else Path(data_dir)
         self._retention = retention if retention is not None else Retention()
         self._env = env if env is not None else SystemEnv()
+        self._schedulers = Schedulers(schedulers, self._env)
         self._parts: Parts | None = None
         self._loops: TaskGroup | None = None
         self.addresses: tuple[str, ...] = ()
@@ -235,7 +235,7 @@ class Parts:
         self.handler.open = False
 
     def _handler(self) -> ControlHandler:
-        queries = Queries(self.state, self.nodes)
+        queries = Queries(self.state, self.nodes, self.schedulers)
         jobs = Jobs(self.state, queries, self.schedulers)
         forecasts = Forecasts(self.state, self.looks, jobs, self.schedulers)
         sync = Sync(self.state, self.nodes, self.sessions, self.leases)

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from khonsu.core.verify import Verdict
 
 
+RETRY_SECONDS = 5.0
+RETRY_SECONDS_MAX = 300.0
+"""After how long a job that could not be decided is looked at again: at first, and at most."""
+
+
 @frozen(kw_only=True)
 class Result:
     """What became of a plan.
@@ -55,6 +60,8 @@ class Planner:
     def __init__(self, state: State) -> None:
         """Write to a state."""
         self._state = state
+        self._given_up: dict[str, int] = {}
+        """How often in a row evaluations of a job could not be decided."""
 
     async def commit(self, evaluation: Evaluation, scene: Scene, plan: Plan | None) -> Result:
         """Commit a plan for what a look found; without a plan there is nothing to place.
@@ -75,6 +82,7 @@ class Planner:
         verdict = self._verdict(scene, plan)
         batch = self._state.batch()
         placed = self._gather(batch, present, scene, plan, verdict)
+        self._given_up.pop(evaluation.job, None)
         await self._state.commit(batch)
         return Result(
             revision=batch.revision,
@@ -248,8 +256,8 @@ class Planner:
             if changes.rollout.status != before:
                 batch.event(f"rollout-{changes.rollout.status}", changes.rollout.message, job=record)
 
-    async def give_up(self, evaluation: Evaluation, message: str, retry_seconds: float) -> None:
-        """End an evaluation that cannot be decided, say why, and look at the job again later."""
+    async def give_up(self, evaluation: Evaluation, message: str) -> None:
+        """End an evaluation that cannot be decided, say why, and look at the job again later, each time later still."""
         present = self._state.tables.evaluations.get(evaluation.id)
         record = self._state.tables.jobs.get(evaluation.job)
         if present is None or present.status is not EvaluationStatus.PENDING:
@@ -259,11 +267,14 @@ class Planner:
         if record is not None:
             batch.put(evolve(record, message=message))
             batch.event("evaluation-failed", message, job=record)
-            batch.evaluate(record.key, "retry", not_before=Time(batch.now + retry_seconds))
+            failures = self._given_up[record.key] = self._given_up.get(record.key, 0) + 1
+            delay = min(RETRY_SECONDS * 2.0 ** min(failures - 1, 16), RETRY_SECONDS_MAX)
+            batch.evaluate(record.key, "retry", not_before=Time(batch.now + self._state.env.jittered(delay)))
         await self._state.commit(batch)
 
     async def cancel(self, evaluation: Evaluation, message: str) -> None:
         """End an evaluation whose job is gone."""
+        self._given_up.pop(evaluation.job, None)
         present = self._state.tables.evaluations.get(evaluation.id)
         if present is not None and present.status is EvaluationStatus.PENDING:
             batch = self._state.batch()

@@ -11,6 +11,7 @@ import anyio
 from khonsu.control.calls import Call
 from khonsu.control.find import find_allocation, find_job
 from khonsu.control.nodes import Nodes
+from khonsu.control.schedulers import Schedulers
 from khonsu.control.state import State
 from khonsu.core.codec import to_json
 from khonsu.core.outcome import blocking, job_result
@@ -34,10 +35,11 @@ ALLOCATIONS_SHOWN = 200
 class Queries:
     """The operations that only read. With `after` and `wait` they are held until there is something newer."""
 
-    def __init__(self, state: State, nodes: Nodes) -> None:
+    def __init__(self, state: State, nodes: Nodes, schedulers: Schedulers) -> None:
         """Read a state."""
         self._state = state
         self._nodes = nodes
+        self._schedulers = schedulers
 
     # Jobs.
 
@@ -206,7 +208,7 @@ class Queries:
                 nodes_down=len(tables.nodes) - ready,
                 jobs=len(tables.jobs),
                 allocations_live=tables.allocations.live,
-                warnings=tuple(getattr(self._state.store, "warnings", ())),
+                warnings=(*getattr(self._state.store, "warnings", ()), *self._schedulers.warnings),
             )
 
         return await self._one(call, (), answer)

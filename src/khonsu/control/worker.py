@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from khonsu.control.broker import Broker
 from khonsu.control.looks import Looks, Scene
 from khonsu.control.planner import Planner, Result
 from khonsu.control.purge import purge
-from khonsu.control.schedulers import Schedulers
+from khonsu.control.schedulers import Schedulers, learns
 from khonsu.control.state import State
 from khonsu.core.records import Evaluation
 from khonsu.env import Worker as Thread
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 ATTEMPTS_MAX = 20
 """So often a plan is made anew at once when others were quicker; then its job is looked at again later."""
 
-RETRY_SECONDS = 5.0
 STORE_RETRY_SECONDS = 0.5
 
 
@@ -48,16 +48,22 @@ class Worker:
 
     async def run(self) -> None:
         """Work for ever."""
-        async with self._state.env.worker(f"scheduler-{self._number}") as thread:
-            while True:
-                evaluation = await self._broker.take()
-                try:
-                    await self._evaluate(evaluation, thread)
-                except (StoreError, Unavailable):
-                    # Nothing was written: the evaluation is still pending, and is taken again.
-                    await self._state.env.sleep(self._state.env.jittered(STORE_RETRY_SECONDS))
-                finally:
-                    self._broker.give_back(evaluation)
+        while True:
+            async with self._state.env.worker(f"scheduler-{self._number}") as thread:
+                # A thread on which a scheduler does not come back is left to it.
+                while not thread.left:
+                    await self._work(thread)
+
+    async def _work(self, thread: Thread) -> None:
+        """Take the next evaluation and see to it."""
+        evaluation = await self._broker.take()
+        try:
+            await self._evaluate(evaluation, thread)
+        except (StoreError, Unavailable):
+            # Nothing was written: the evaluation is still pending, and is taken again.
+            await self._state.env.sleep(self._state.env.jittered(STORE_RETRY_SECONDS))
+        finally:
+            self._broker.give_back(evaluation)
 
     async def _evaluate(self, evaluation: Evaluation, thread: Thread) -> None:
         """Plan and commit until everything fits or is known not to."""
@@ -72,11 +78,11 @@ class Worker:
         except (StoreError, Unavailable):
             raise
         except KhonsuError as error:
-            await self._planner.give_up(evaluation, str(error), RETRY_SECONDS)
+            await self._planner.give_up(evaluation, str(error))
         except Exception as error:  # noqa: BLE001 - a scheduler is a stranger's code
-            await self._planner.give_up(evaluation, f"{type(error).__name__}: {error}", RETRY_SECONDS)
+            await self._planner.give_up(evaluation, f"{type(error).__name__}: {error}")
         else:
-            await self._planner.give_up(evaluation, "other schedulers were quicker each time", RETRY_SECONDS)
+            await self._planner.give_up(evaluation, "other schedulers were quicker each time")
 
     async def _attempt(self, evaluation: Evaluation, scene: Scene, thread: Thread) -> Result:
         """Make one plan and commit it."""
@@ -91,11 +97,28 @@ class Worker:
                 plan = await self._plan(evaluation, scene, scheduler, thread)
             result = await self._planner.commit(evaluation, scene, plan)
             if not result.stale:
-                _tell(scheduler, evaluation, result)
+                await self._tell(scheduler, evaluation, result, thread)
             return result
 
     async def _plan(self, evaluation: Evaluation, scene: Scene, scheduler: Scheduler, thread: Thread) -> Plan:
-        return await thread.run(scheduler.schedule, evaluation, self._looks.snapshot(scene.record), scene.changes)
+        snapshot = self._looks.snapshot(scene.record)
+        question = partial(scheduler.schedule, evaluation, snapshot, scene.changes)
+        return await self._schedulers.ask(scheduler, thread, question)
+
+    async def _tell(self, scheduler: Scheduler, evaluation: Evaluation, result: Result, thread: Thread) -> None:
+        """Let a scheduler that learns know what became of its plan."""
+        from khonsu.core.plan import Outcome
+
+        if not learns(scheduler):
+            return
+        outcome = Outcome(
+            evaluation=evaluation.id,
+            revision=result.revision,
+            accepted=result.accepted,
+            rejected=result.rejected,
+            conflicts=result.conflicts,
+        )
+        await self._schedulers.ask(scheduler, thread, partial(scheduler.observe, outcome))
 
 
 def _without_room(scene: Scene, plan: Plan) -> frozenset[tuple[str, int]]:
@@ -105,18 +128,3 @@ def _without_room(scene: Scene, plan: Plan) -> frozenset[tuple[str, int]]:
         return frozenset()
     placed = zip(plan.placements.group.tolist(), plan.placements.slot.tolist(), strict=True)
     return frozenset(beside - {(plan.groups[group], slot) for group, slot in placed})
-
-
-def _tell(scheduler: Scheduler, evaluation: Evaluation, result: Result) -> None:
-    """Let a scheduler learn what became of its plan."""
-    from khonsu.core.plan import Outcome
-
-    scheduler.observe(
-        Outcome(
-            evaluation=evaluation.id,
-            revision=result.revision,
-            accepted=result.accepted,
-            rejected=result.rejected,
-            conflicts=result.conflicts,
-        )
-    )
