@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,27 @@ def test_version_2_moves_the_agent_into_a_leaf(tmp_path: Path) -> None:
     assert (own / "cgroup.subtree_control").read_text() == "+cpu +memory"
     assert (support.version, support.memory, support.cpu) == (2, own / "khonsu-x", own / "khonsu-x")
     assert support.bases[own / "khonsu-x"]["cgroup.subtree_control"] == "+cpu +memory"
+
+
+def test_a_group_that_goes_with_its_last_task_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of before that ends while we look takes the group for all with it; then we look again."""
+    for controller in ("memory", "cpu"):
+        (tmp_path / controller).mkdir()
+    mounts = {str(tmp_path / name): ("cgroup", "/", f"rw,{name}") for name in ("memory", "cpu")}
+    proc = process(tmp_path, mounts, "4:memory:/\n3:cpu:/\n")
+    make = Path.mkdir
+    gone: list[Path] = []
+
+    def mkdir(path: Path, *arguments: object, **options: object) -> None:
+        if path.name == "probe" and path.parent not in gone:
+            gone.append(path.parent)
+            shutil.rmtree(path.parent)
+        make(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    support = cgroup_support("khonsu-x", proc=proc)
+    assert (support.version, support.message) == (1, "")
+    assert gone == [tmp_path / name / "khonsu-x" for name in ("memory", "cpu")]
 
 
 def settings(support: CgroupSupport, **limits: int) -> dict[str, str]:

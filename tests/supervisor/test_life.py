@@ -13,7 +13,7 @@ import pytest
 
 from khonsu.errors import DriverError
 from khonsu.supervisor.processes import look
-from tests.supervisor.tasks import fifo, is_alive, output, python, shell, spec, until_gone, word
+from tests.supervisor.tasks import PATIENCE_SECONDS, fifo, is_alive, output, python, shell, spec, until_gone, word
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -251,6 +251,28 @@ async def test_remove_kills_what_runs(supervisor: Supervisor, tmp_path: Path) ->
     assert not (tmp_path / "attempt").exists()
     assert not await supervisor.reattach(handle)
     await supervisor.remove(str(tmp_path / "attempt"))
+
+
+@pytest.mark.parametrize("verb", ["stop", "remove"])
+async def test_who_cannot_be_told_is_stopped_nonetheless(
+    supervisor: Supervisor, tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task whose helper's FIFO was removed gets the signal and its time; then it goes with its helper."""
+    monkeypatch.setattr("khonsu.drivers.supervisor._UNHEARD_SECONDS_MIN", 0.05)
+    monkeypatch.setattr("khonsu.drivers.supervisor._POLL_SECONDS_MAX", 0.02)
+    script = f"trap 'echo heard' TERM; echo > {fifo(tmp_path / 'ready')}; while :; do sleep 0.01; done"
+    handle = await supervisor.spawn(shell(tmp_path, script))
+    await word(tmp_path / "ready")
+    (tmp_path / "attempt" / "control").unlink()
+    with anyio.fail_after(PATIENCE_SECONDS):
+        if verb == "stop":
+            await supervisor.stop(handle, signal="SIGTERM", grace_seconds=0.3)
+            assert output(tmp_path) == "heard\n"
+            assert (await supervisor.wait(handle)).signal == signal.SIGKILL
+        else:
+            await supervisor.remove(str(tmp_path / "attempt"))
+            assert not (tmp_path / "attempt").exists()
+    await until_gone(int(str(handle["pid"])))
 
 
 async def test_remove_after_a_start_that_was_given_up(supervisor: Supervisor, tmp_path: Path) -> None:

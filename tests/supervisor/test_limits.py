@@ -12,8 +12,8 @@ import pytest
 
 from khonsu.env import SystemEnv
 from khonsu.errors import DriverError
-from khonsu.supervisor.lease import read_lease
-from khonsu.supervisor.processes import read_file
+from khonsu.supervisor.lease import Lease, read_lease
+from khonsu.supervisor.processes import boottime, read_file
 from tests.supervisor.tasks import boot, fifo, is_alive, output, python, server_of, shell, spec, until_gone, word
 
 if TYPE_CHECKING:
@@ -197,6 +197,16 @@ async def test_a_task_that_is_not_exclusive_has_no_lease(supervisor: Supervisor,
 def test_a_lease_that_cannot_be_read_has_run_out(tmp_path: Path) -> None:
     """No file is no lease."""
     assert read_lease(str(tmp_path / "lease")) == float("-inf")
+
+
+def test_patience_begins_when_a_lease_was_never_read(tmp_path: Path) -> None:
+    """A helper that cannot read its lease, not even once, stops its task like any other: with its time to end."""
+    lease = Lease(str(tmp_path / "lease"), 5.0)
+    before = boottime()
+    assert lease.expired()
+    assert before + 5.0 <= lease.kill_at() <= boottime() + 5.0
+    lease.wake_at(lease.kill_at())
+    assert lease.expired()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")

@@ -78,6 +78,15 @@ def test_a_later_attempt_goes_on_in_the_same_file(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"stdout.0": b"one\ntwo\n", "stdout.1": b"three\n"}
 
 
+def test_half_a_line_stays_with_its_attempt(tmp_path: Path) -> None:
+    """What an attempt wrote without an end is not joined with what the next one writes first."""
+    for text in (b"one\nhal", b"two\n", b"three"):
+        log = LogWriter(str(tmp_path), "stdout", files=3, file_bytes=100)
+        log.write(text)
+        log.close()
+    assert contents(tmp_path) == {"stdout.0": b"one\nhal\ntwo\nthree"}
+
+
 @given(chunks=st.lists(st.binary(max_size=30)), file_bytes=st.integers(1, 20))
 def test_every_byte_is_kept_in_order(
     tmp_path_factory: pytest.TempPathFactory, *, chunks: list[bytes], file_bytes: int

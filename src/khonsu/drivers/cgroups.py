@@ -17,6 +17,7 @@ from khonsu.supervisor.processes import descendants, everyone
 _LEAF = "khonsu-agent"
 _PERIOD_MICROS = 100_000
 _QUOTA_MICROS_MIN = 1000
+_TRIES = 20
 
 
 @frozen(kw_only=True)
@@ -159,6 +160,13 @@ def _try_base(base: Path, values: Mapping[str, str]) -> set[str]:
         OSError: It cannot be made.
 
     """
+    for _ in range(_TRIES - 1):
+        with suppress(FileNotFoundError):  # the last task of before went meanwhile, and took the group with it
+            return _try_base_once(base, values)
+    return _try_base_once(base, values)
+
+
+def _try_base_once(base: Path, values: Mapping[str, str]) -> set[str]:
     base.mkdir(exist_ok=True)
     try:
         for file, value in values.items():
@@ -209,7 +217,7 @@ def _make_room(own: Path) -> None:
     if members - ours:
         raise OSError("other processes are in the agent's own group")
     (own / _LEAF).mkdir(exist_ok=True)
-    for pid in members:
+    for pid in sorted(members):
         (own / _LEAF / "cgroup.procs").write_text(str(pid), "ascii")
 
 

@@ -25,11 +25,12 @@ from khonsu.env import Env
 from khonsu.errors import DriverError
 from khonsu.supervisor import records
 from khonsu.supervisor.leftovers import kill_leftovers
-from khonsu.supervisor.processes import boot_id, is_running
+from khonsu.supervisor.processes import boot_id, is_running, send_signal
 
 _POLL_SECONDS_MIN = 0.01
 _POLL_SECONDS_MAX = 1.0
 _BUSY_TRIES = 500
+_UNHEARD_SECONDS_MIN = 2.0
 _LEFTOVER_LOOKS = 200
 
 
@@ -173,10 +174,22 @@ class Supervisor:
             DriverError: There is no such signal.
 
         """
-        await self._command(
-            handle, {"command": "stop", "signal": _signal_number(signal), "grace_seconds": grace_seconds}
-        )
+        number = _signal_number(signal)
+        if not await self._command(handle, {"command": "stop", "signal": number, "grace_seconds": grace_seconds}):
+            await self._stop_unheard(handle, number, grace_seconds)
         await self.wait(handle)
+
+    async def _stop_unheard(self, record: Mapping[str, Any], number: int, grace_seconds: float) -> None:
+        """Stop a task whose helper cannot be told, since somebody removed its FIFO: by the end of the helper."""
+        ended = await self._env.run_blocking(records.read_record, str(record["directory"]), records.ENDED)
+        if ended is not None or not _is_helper_running(record):
+            return
+        for each in (number, int(signals.SIGCONT)):
+            send_signal(_number(record, "pid"), _number(record, "started"), each)
+        helper, started = _number(record, "helper_pid"), _number(record, "helper_started")
+        with anyio.move_on_after(max(grace_seconds, _UNHEARD_SECONDS_MIN)):
+            await self._wait_for_process(helper, started)
+        send_signal(helper, started, signals.SIGKILL)
 
     async def signal(self, handle: Handle, /, signal: str) -> None:
         """Send a signal to the whole process group; nothing happens if it has ended.
@@ -222,9 +235,11 @@ class Supervisor:
         pause = _POLL_SECONDS_MIN
         while not await self._env.run_blocking(_remove_unclaimed, directory):
             # By the same FIFO as `stop`; a helper that is just starting has no record yet, and is asked again.
-            await self._command(
-                {"directory": directory}, {"command": "stop", "signal": int(signals.SIGKILL), "grace_seconds": 0.0}
-            )
+            stop = {"command": "stop", "signal": int(signals.SIGKILL), "grace_seconds": 0.0}
+            heard = await self._command({"directory": directory}, stop)
+            if not heard and pause >= _POLL_SECONDS_MAX:
+                record = await self._env.run_blocking(records.read_record, directory, records.STARTED)
+                await self._stop_unheard({**(record or {}), "directory": directory}, int(signals.SIGKILL), 0.0)
             await self._env.sleep(pause)
             pause = min(2 * pause, _POLL_SECONDS_MAX)
 

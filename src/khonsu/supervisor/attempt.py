@@ -108,13 +108,13 @@ class Attempt:
             path = f"{self.directory}/{records.CONTROL}"
             records.remove_file(path)
             os.mkfifo(path, 0o600)
-            control = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self.descriptors.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
             # A writer of its own keeps the FIFO from ever being at its end.
-            writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self.descriptors += (writer, control)
+            self.descriptors.insert(-1, os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         with Step("pipe"):
-            wake, stdout, stderr, (go_end, self._go), report = (os.pipe() for _ in range(5))
-            self.descriptors += (*wake, *stdout, *stderr, go_end, *report)
+            wake, stdout, stderr, (_, go), report = (self._pipe() for _ in range(5))
+            self.descriptors.remove(go)
+            self._go = go
         for descriptor in (*wake, stdout[0], stderr[0], report[0]):
             os.set_blocking(descriptor, False)
         self._outputs = [os.fstat(end).st_ino for end in (stdout[1], stderr[1])]
@@ -125,6 +125,12 @@ class Attempt:
         with Step("cgroup"):
             if spec["cgroup"]:
                 enter_cgroup(spec["cgroup"])
+
+    def _pipe(self) -> tuple[int, int]:
+        """Make a pipe whose ends are closed with the others, also if the next one cannot be had."""
+        ends = os.pipe()
+        self.descriptors += ends
+        return ends
 
     def hand_over(self) -> None:
         """Close what the helper has by now."""

@@ -45,6 +45,7 @@ _SMALL_BYTES = 480  # with its header, what a `bytes` object of the largest size
 _STEP_BYTES = 16
 _TAKEN_EACH = 50
 _taken: list[bytes] = []
+_FULL_SECONDS = 0.05
 _FIRST_FREE = 3  # after standard input, output and error
 _DISREGARDED = frozenset(
     {signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ},
@@ -192,7 +193,9 @@ class ForkServer:
     def _accept(self) -> None:
         try:
             accepted, _ = self._listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                time.sleep(_FULL_SECONDS)  # whoever knocks goes on knocking, and would keep us busy
             return
         if not _is_same_user(accepted):
             accepted.close()

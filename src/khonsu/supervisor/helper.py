@@ -285,7 +285,7 @@ class Helper:
         return pid
 
     def _record_end(self) -> None:
-        """Publish how the task ended, and remove what was needed to control it."""
+        """Publish how the task ended, then remove what was needed to control it: who does not find that, finds how."""
         orders, status = self._orders, self._status or 0
         signalled = os.WIFSIGNALED(status)
         failed = signalled or os.WEXITSTATUS(status) != 0
@@ -299,8 +299,8 @@ class Helper:
             f'"lease_expired": {_json_bool(self._lease is not None and self._lease.lost)}, "dropped_bytes": {dropped}}}'
         )
         leave_cgroup(orders.cgroups)
-        records.remove_file(f"{orders.directory}/{records.CONTROL}")
         records.fill(orders.directory, records.ENDED, record.encode())
+        records.remove_file(f"{orders.directory}/{records.CONTROL}")
 
 
 def _json_bool(value: bool) -> str:  # noqa: FBT001 - that is what it converts

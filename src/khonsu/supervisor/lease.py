@@ -41,7 +41,9 @@ class Lease:
         if boottime() < self._deadline:
             return False
         self._deadline = max(self._deadline, read_lease(self.path))
-        if boottime() >= self._deadline:
+        if (now := boottime()) >= self._deadline:
+            if self._deadline == float("-inf"):
+                self._deadline = now  # it was never read: patience begins now
             return True
         self._timer.set(self._deadline)
         return False

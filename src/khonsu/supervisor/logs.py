@@ -56,12 +56,13 @@ class LogWriter:
         """Open the file to go on with."""
         if self._number < 0:
             self._open(max(0, self._newest()))
+            self._torn = self._offset > 0 and os.pread(self._file, 1, self._offset - 1) != b"\n"
         elif self._file < 0:
             self._open(self._number)
         if self._offset >= self._file_bytes:
             self._open(self._number + 1)
         if self._torn:
-            # Something was lost in the middle of a line: what comes now is not its rest.
+            # An earlier attempt ended, or something was lost, in the middle of a line: what comes now is not its rest.
             self._torn = False
             self._append(b"\n", 0, 1)
 
@@ -107,7 +108,7 @@ class LogWriter:
     def _open(self, number: int) -> None:
         """Go on in a file, and remove those that are too old."""
         path = f"{self._directory}/{self._name}.{number}"
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         file = os.open(path, flags, 0o600)
         self.close()
         self._file = file

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import time
 
 from .processes import read_file
 
@@ -20,6 +22,8 @@ ENDED = "exit.json"
 CONTROL = "control"
 
 _RESERVED_BYTES = 512
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_PAUSE_SECONDS = 0.05
 
 
 def read_record(directory: str, name: str) -> dict[str, Any] | None:
@@ -67,17 +71,29 @@ def reserve(directory: str, name: str, content: bytes = b" " * _RESERVED_BYTES) 
 def fill(directory: str, name: str, record: bytes) -> None:
     """Put a record, as JSON, into the room that was reserved for it, and give it its name.
 
+    Waits where the machine has no descriptor left: nobody else will say what is in it.
+
     Raises:
         OSError: The room or the directory is gone.
 
     """
     path = f"{directory}/{name}"
-    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CLOEXEC)
+    descriptor = _open_patiently(f"{path}.new")
     try:
         os.write(descriptor, record.ljust(_RESERVED_BYTES))
     finally:
         os.close(descriptor)
     os.rename(f"{path}.new", path)
+
+
+def _open_patiently(path: str) -> int:
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+        time.sleep(_PAUSE_SECONDS)
 
 
 def remove_file(path: str) -> None:
