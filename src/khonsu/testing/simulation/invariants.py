@@ -8,8 +8,24 @@ from typing import ClassVar
 from khonsu.core.records import Allocation, JobVersion, Node
 from khonsu.core.revision import Revision
 from khonsu.core.states import AllocationStatus
+from khonsu.testing.simulation.durability import EachCommitIsWhole, FailuresLeaveNoTrace, StaysBounded
+from khonsu.testing.simulation.liveness import NothingIsTriedForEver, StaysThere
 from khonsu.testing.simulation.oracle import Invariant, Moves, Oracle, Process
 from khonsu.testing.simulation.reached import ReachesWhatIsWanted
+from khonsu.testing.simulation.returning import (
+    ActsOnWhatIsWanted,
+    DamageIsTold,
+    OneSurvives,
+    ReturnsToItsTasks,
+    TellsHowItEnded,
+)
+from khonsu.testing.simulation.silence import (
+    BusyExpiresNobody,
+    DeadIsMarkedDown,
+    MassLossStopsReplacing,
+    ReturnExpiresNobody,
+    StepExpiresNobody,
+)
 
 _A = AllocationStatus
 _RANK = {_A.PENDING: 0, _A.STARTING: 1, _A.RUNNING: 2, _A.STOPPING: 3, _A.UNKNOWN: 4}
@@ -174,7 +190,24 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     ExclusiveRunsOnce,
     StartsOnce,
     StatusGoesForward,
+    ReturnsToItsTasks,
+    TellsHowItEnded,
+    ActsOnWhatIsWanted,
+    ReturnExpiresNobody,
+    MassLossStopsReplacing,
+    StepExpiresNobody,
+    BusyExpiresNobody,
+    DeadIsMarkedDown,
     AcknowledgedStays,
     SubmittedOnce,
+    EachCommitIsWhole,
+    FailuresLeaveNoTrace,
+    StaysBounded,
+    NothingIsTriedForEver,
+    # At the end the special ones first: what breaks them breaks what comes after them, too.
+    DamageIsTold,
+    OneSurvives,
     ReachesWhatIsWanted,
+    StaysThere,
 )
+"""All promises that can be seen from outside; the first of several that are broken at once is the one that is told."""

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from attrs import define, field
 
 from khonsu.abc.transport import Handler
+from khonsu.errors import KhonsuError
 from khonsu.testing.simulation.env import SimEnv
 from khonsu.transports.inprocess import InProcessTransport
 
@@ -36,11 +37,11 @@ class Endpoint:
 
 @define(eq=False, kw_only=True)
 class CallWatchers:
-    """Who is told of requests: the host that makes one, and its operation; once it was served, when it arrived."""
+    """Who is told of requests: the host that makes one, and its operation; then when it had arrived, and its error."""
 
     began: Callable[[str, str], None] = lambda *_: None
     arrived: Callable[[str, str], None] = lambda *_: None
-    served: Callable[[str, str, float], None] = lambda *_: None
+    served: Callable[[str, str, float, KhonsuError | None], None] = lambda *_: None
     ended: Callable[[str, str], None] = lambda *_: None
 
 

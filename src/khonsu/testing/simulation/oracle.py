@@ -15,8 +15,8 @@ from khonsu.abc.store import Change, Delete
 from khonsu.core.job import Group
 from khonsu.core.records import KINDS, Allocation, JobRecord, Record, key_of, version_key
 from khonsu.core.revision import ZERO, Revision
+from khonsu.errors import KhonsuError
 from khonsu.testing.fake_driver import FakeProcess
-from khonsu.testing.simulation.clock import true_time
 from khonsu.testing.simulation.sights import Sights
 
 Moves = Sequence[tuple[Record | None, Record | None]]
@@ -93,6 +93,9 @@ class Invariant:
     def acknowledged(self, job: str) -> None:
         """Look at a request about a job that was answered, by the key of the job."""
 
+    def answered(self, source: str, operation: str, error: KhonsuError | None) -> None:
+        """Look at what the control plane has answered a host that asked for an operation."""
+
     def finished(self) -> None:
         """Look at the end of the run, after all faults."""
 
@@ -123,6 +126,7 @@ class Oracle:
         self._report = report
         self._processes = processes
         self.sights = sights if sights is not None else Sights()
+        self.sights.answered = self._answered
         self.tables: dict[str, dict[str, Record]] = {kind: {} for kind in KINDS}
         """The records that are durable, by kind and key."""
         self.revision = ZERO
@@ -243,7 +247,7 @@ class Oracle:
     def acknowledged(self, job: str, version: int = 1, *, stopped: bool = False) -> None:
         """Take note that a request about a job was acknowledged, which has this version now."""
         self._note("client", f"{job} is acknowledged: version {version}{', stopped' if stopped else ''}")
-        self.acked[job] = true_time()
+        self.acked[job] = self.sights.now()
         self.asked[job] = (version, stopped)
         self._ask(lambda invariant: invariant.acknowledged(job))
 
@@ -255,6 +259,10 @@ class Oracle:
     def finished(self) -> None:
         """Take note of the end of the run."""
         self._ask(lambda invariant: invariant.finished())
+
+    def _answered(self, source: str, operation: str, error: KhonsuError | None) -> None:
+        for invariant in self.invariants:
+            invariant.answered(source, operation, error)
 
     def _ask(self, look: Callable[[Invariant], None]) -> None:
         self.count += 1

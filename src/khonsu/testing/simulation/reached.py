@@ -9,7 +9,6 @@ from typing import ClassVar, Final
 from khonsu.core.job import Group, Job
 from khonsu.core.records import Allocation, JobRecord, JobVersion, Node, version_key
 from khonsu.core.states import AllocationStatus, JobStatus
-from khonsu.testing.simulation.clock import true_time
 from khonsu.testing.simulation.oracle import Invariant, Oracle, Process
 
 REACH_SECONDS: Final = 50.0
@@ -35,7 +34,7 @@ def unreached(oracle: Oracle) -> list[str]:
         running[one.process.env["KHONSU_JOB"]].append(one)
     found: list[str] = []
     for key in sorted(oracle.acked.keys() & oracle.jobs.keys()):
-        if true_time() - oracle.acked[key] >= REACH_SECONDS:
+        if oracle.sights.now() - oracle.acked[key] >= REACH_SECONDS:
             record = oracle.jobs[key]
             found += [f"{key}: {what}" for what in _lacks(oracle, record, running.get(record.name, ()))]
     return found

@@ -5,17 +5,25 @@ Times are in seconds since the run began.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from khonsu.core.retention import Retention
 from khonsu.testing.simulation.clock import START, HostClock, true_time
 from khonsu.testing.simulation.coverage import Coverage
 
 if TYPE_CHECKING:
+    from khonsu.errors import KhonsuError
     from khonsu.testing.simulation.faults import Fault
 
 SYNC: Final = "node.sync"
 LEAVE: Final = "node.leave"
+LEAVE_SECONDS: Final = 5.0
+"""For how long after a goodbye a node may be marked down because of it."""
+HEARD_MAX: Final = 64
+"""How many syncs of a host are remembered."""
 _NEVER: Final = float("-inf")
 
 
@@ -25,25 +33,38 @@ class Sights:
     Args:
         coverage: Is told of faults and operations.
         now: The time.
+        retention: What of the history the control plane keeps.
 
     """
 
-    def __init__(self, coverage: Coverage | None = None, now: Callable[[], float] = true_time) -> None:
+    def __init__(
+        self,
+        coverage: Coverage | None = None,
+        *,
+        now: Callable[[], float] = true_time,
+        retention: Retention | None = None,
+    ) -> None:
         """Have seen nothing."""
+        self.retention = retention if retention is not None else Retention()
+        """What of the history the control plane keeps."""
         self.coverage = coverage if coverage is not None else Coverage()
         self.now = now
         self.opened_at = _NEVER
         """When the store of the control plane was opened last."""
         self.failed_at = _NEVER
         """When a write of the control plane failed last."""
+        self.answered: Callable[[str, str, KhonsuError | None], None] = lambda *_: None
+        """Is told of every answer."""
         self.faults: dict[int, Fault] = {}
         """What goes wrong now, by number."""
         self._hurt: dict[str, float] = {}
-        self._heard: dict[str, float] = {}
+        self._heard: dict[str, deque[float]] = {}
         self._reached: dict[str, float] = {}
         self._left: dict[str, float] = {}
         self._agents: dict[str, float] = {}
         self._damaged: dict[str, float] = {}
+        self.found_damage: dict[str, float] = {}
+        """When agents started over a journal that was damaged, by host."""
         self._clock: HostClock | None = None
         self._epoch = self._offset = self._mono = 0.0
 
@@ -74,6 +95,8 @@ class Sights:
 
     def agent_started(self, host: str) -> None:
         """Take note that an agent starts."""
+        if self.damaged_at(host) > self.agent_since(host):
+            self.found_damage[host] = self.now()
         self._agents[host] = self.now()
 
     def agent_since(self, host: str) -> float:
@@ -101,18 +124,19 @@ class Sights:
         elif operation == LEAVE:
             self._left[source] = self.now()
 
-    def request_served(self, source: str, operation: str, arrived_at: float) -> None:
-        """Take note that a request was served that had arrived at a time."""
-        if operation == SYNC:
-            self._heard[source] = max(arrived_at, self._heard.get(source, _NEVER))
+    def request_served(self, source: str, operation: str, arrived_at: float, error: KhonsuError | None) -> None:
+        """Take note that a request was served that had arrived at a time, or came to an error."""
+        self.answered(source, operation, error)
+        if operation == SYNC and error is None:
+            self._heard.setdefault(source, deque(maxlen=HEARD_MAX)).append(arrived_at)
 
     def request_ended(self, source: str, operation: str) -> None:
         """Take note that nobody waits for the answer to a request any more."""
         self.coverage.operation_ended(operation)
 
-    def heard_at(self, host: str) -> float:
-        """Return when the last sync of a host arrived that was served."""
-        return self._heard.get(host, _NEVER)
+    def heard_at(self, host: str, before: float = math.inf) -> float:
+        """Return when the last sync of a host arrived that was served, and had arrived before a time."""
+        return max((at for at in self._heard.get(host, ()) if at < before), default=_NEVER)
 
     def reached_at(self, host: str) -> float:
         """Return when the last sync of a host arrived, whatever came of it."""

@@ -189,8 +189,7 @@ class _SimConnection(Connection):
                         except KhonsuError as refused:
                             error = refused
             await endpoint.env.awake()
-            if error is None:
-                self._network.calls.served(self._way.source, exchange.request.operation, arrived_at)
+            self._network.calls.served(self._way.source, exchange.request.operation, arrived_at, error)
         finally:
             self._network.group.start_soon(partial(self._return, exchange, answer, error))
 
