@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal as signals
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -18,11 +19,16 @@ from khonsu.core.job import Task
 from khonsu.core.schema import config_schema
 from khonsu.drivers.supervisor import Supervisor
 from khonsu.env import Env, SystemEnv
+from khonsu.scopes import bare_task_group
 
 ConfigT = TypeVar("ConfigT")
 
 TIME_SECONDS_MAX: Final = 60.0
 GRACE_SECONDS: Final = 5.0
+STUBBORN_SECONDS: Final = 0.5
+"""The grace of a task that does not obey."""
+STUBBORN_TRIES: Final = 5
+PAUSE_SECONDS: Final = 0.1
 TOGETHER: Final = 5
 
 
@@ -90,6 +96,7 @@ async def check_driver(
     *,
     config: ConfigT,
     exits: Mapping[int, ConfigT] | None = None,
+    stubborn: ConfigT | None = None,
     env: Env | None = None,
 ) -> None:
     """Check that a driver keeps the promises of `khonsu.abc.Driver`.
@@ -99,6 +106,7 @@ async def check_driver(
             agent.
         config: Of a task that runs until it is stopped, and obeys SIGTERM.
         exits: By exit code, configs of tasks that end by themselves.
+        stubborn: Of a task that runs until it is stopped, and does not obey SIGTERM once it has begun.
         env: Time and threads; the system's by default.
 
     Raises:
@@ -108,16 +116,30 @@ async def check_driver(
     env = env if env is not None else SystemEnv()
     folder = await env.run_blocking(tempfile.TemporaryDirectory, prefix="khonsu-check-", ignore_cleanup_errors=True)
     try:
-        with anyio.fail_after(TIME_SECONDS_MAX):
-            async with _world(make, config, Path(folder.name), env) as world:
-                _check_declaration(world)
-                for check in _CHECKS:
-                    await check(world)
-                for code, ending in (exits or {}).items():
-                    await _check_exit(world, code, ending)
+        async with _world(make, config, Path(folder.name), env) as world:
+            _check_declaration(world)
+            for check in _CHECKS:
+                await _run(check, world)
+            for code, ending in (exits or {}).items():
+                await _run(_check_exit, world, code, ending)
+            if stubborn is not None:
+                await _run(_check_stubborn, world, stubborn)
     finally:
         with anyio.CancelScope(shield=True):
             await env.run_blocking(folder.cleanup)
+
+
+async def _run(check: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+    """Run one check; name what it is about when the driver does not answer, or raises what it should not."""
+    promise = str(check.__doc__).removeprefix("Check that ")
+    with anyio.move_on_after(TIME_SECONDS_MAX) as scope:
+        try:
+            await check(*arguments)
+        except Exception as error:
+            error.add_note(f"while it was checked: {promise}")
+            raise
+    if scope.cancelled_caught:
+        raise DriverCheckFailed(f"{promise} It waits for something that does not happen")
 
 
 @asynccontextmanager
@@ -142,15 +164,20 @@ def _check_declaration(world: _World[Any]) -> None:
 
 
 async def _check_fingerprint(world: _World[Any]) -> None:
+    """Check that the driver says what it can do."""
     found = await world.driver.fingerprint()
     _expect(f"the driver can run here ({found.message})", expected=True, found=found.healthy)
 
 
 async def _check_start_twice(world: _World[Any]) -> None:
+    """Check that what was started already is not started again."""
     task = world.task("twice")
     await world.driver.prepare(task)
     handle = await world.begin(task)
-    _expect("a handle is JSON", handle, json.loads(json.dumps(handle)))
+    try:
+        _expect("a handle is JSON", handle, json.loads(json.dumps(handle)))
+    except TypeError as error:
+        raise DriverCheckFailed(f"a handle is JSON: {error}") from error
     _expect("the same attempt has the same handle", handle, await world.driver.start(task))
     async with world.another() as other:
         await other.prepare(task)
@@ -167,6 +194,7 @@ async def _check_start_twice(world: _World[Any]) -> None:
 
 
 async def _check_stop(world: _World[Any]) -> None:
+    """Check that a task runs until it is stopped, and whoever waits is told how it ended."""
     task = world.task("stop")
     handle = await world.begin(task)
     ended: list[TaskExit] = []
@@ -174,13 +202,17 @@ async def _check_stop(world: _World[Any]) -> None:
     async def wait() -> None:
         ended.append(await world.driver.wait(handle))
 
-    with anyio.move_on_after(0):
-        await world.driver.wait(handle)
-    async with anyio.create_task_group() as group:
+    for seconds in (0.0, PAUSE_SECONDS):
+        with anyio.move_on_after(seconds) as scope:
+            await world.driver.wait(handle)
+        _expect("a task runs on, and a cancelled wait changes nothing", expected=True, found=scope.cancelled_caught)
+    async with bare_task_group() as group:
         group.start_soon(wait)
         await anyio.lowlevel.checkpoint()
         end = await world.stop(handle)
     _expect("a task ends by a code or a signal", expected=True, found=(end.code is None) != (end.signal is None))
+    by_force = end.signal == signals.SIGKILL
+    _expect("a task that obeys within its grace ends by the signal, not by force", expected=False, found=by_force)
     _expect("an end has a time", expected=True, found=end.finished_at > 0)
     _expect("who waited is told the same", [end], ended)
     await world.driver.stop(handle, signal="SIGTERM", grace_seconds=GRACE_SECONDS)
@@ -189,6 +221,7 @@ async def _check_stop(world: _World[Any]) -> None:
 
 
 async def _check_reattach(world: _World[Any]) -> None:
+    """Check that what runs, and the record of what has ended, is found again by another driver."""
     task = world.task("reattach")
     handle = await world.begin(task)
     async with world.another() as other:
@@ -204,10 +237,11 @@ async def _check_reattach(world: _World[Any]) -> None:
 
 
 async def _check_remove(world: _World[Any]) -> None:
+    """Check that what is removed is gone, and whoever waits for it is told; what is not there is passed over."""
     await world.driver.remove(world.task("never"))
     task = world.task("remove")
     handle = await world.begin(task)
-    async with anyio.create_task_group() as group:
+    async with bare_task_group() as group:
         group.start_soon(world.driver.wait, handle)
         await anyio.lowlevel.checkpoint()
         await world.driver.remove(task)
@@ -219,6 +253,7 @@ async def _check_remove(world: _World[Any]) -> None:
 
 
 async def _check_together(world: _World[Any]) -> None:
+    """Check that several tasks can be started, stopped and removed at once."""
     tasks = [world.task(f"together{number}") for number in range(TOGETHER)]
     handles: dict[int, Handle] = {}
 
@@ -227,7 +262,7 @@ async def _check_together(world: _World[Any]) -> None:
         await world.stop(handles[number])
         await world.driver.remove(tasks[number])
 
-    async with anyio.create_task_group() as group:
+    async with bare_task_group() as group:
         for number in range(TOGETHER):
             group.start_soon(run, number)
     distinct = {json.dumps(handle, sort_keys=True) for handle in handles.values()}
@@ -235,11 +270,29 @@ async def _check_together(world: _World[Any]) -> None:
 
 
 async def _check_exit(world: _World[ConfigT], code: int, config: ConfigT) -> None:
+    """Check that a task that ends by itself tells its code."""
     task = world.task(f"exit{code}", config=config)
     end = await world.driver.wait(await world.begin(task))
     _expect("a task that ends by itself tells its code", (code, None), (end.code, end.signal))
     _expect("only the code 0 is a good end", code == 0, end.ok)
     await world.driver.remove(task)
+
+
+async def _check_stubborn(world: _World[ConfigT], config: ConfigT) -> None:
+    """Check that a task that does not obey is stopped by force after the grace, and has then ended."""
+    for attempt in range(1, STUBBORN_TRIES + 1):
+        task = world.task("stubborn", attempt=attempt, config=config)
+        handle = await world.begin(task)
+        await world.host.env.sleep(PAUSE_SECONDS * (attempt - 1))
+        began = world.host.env.monotonic()
+        await world.driver.stop(handle, signal="SIGTERM", grace_seconds=STUBBORN_SECONDS)
+        whole = world.host.env.monotonic() - began >= STUBBORN_SECONDS
+        end = await world.driver.wait(handle)
+        await world.driver.remove(task)
+        if end.signal != signals.SIGTERM:
+            _expect("a task that does not obey has its whole grace, and has ended when a stop returns", True, whole)
+            return
+    raise DriverCheckFailed("`stubborn` is of a task that does not obey SIGTERM: it did")
 
 
 _CHECKS: Final[tuple[Callable[[_World[Any]], Awaitable[None]], ...]] = (
