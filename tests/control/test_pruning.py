@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from khonsu.abc.store import Commit, Transaction
+    from khonsu.client.stream import Stream
+    from khonsu.core.records import Event
 
 pytestmark = pytest.mark.anyio
 
@@ -106,10 +108,32 @@ async def test_who_resumes_before_what_is_forgotten_is_told() -> None:
         with pytest.raises(HistoryGone, match="are forgotten"):
             async with home.client.events(after=first.revision, follow=False):
                 pass
+        with pytest.raises(HistoryGone, match=f"event {first.id} is forgotten"):
+            async with home.client.events(after=first, follow=False):
+                pass
         async with home.client.events(follow=False) as events:
             left = [event async for event in events]
         async with home.client.events(after=left[0].revision, follow=False) as events:
             assert [event async for event in events] == [one for one in left if one.revision > left[0].revision]
+
+
+async def rest(events: Stream[Event]) -> list[Event]:
+    """Return all that comes."""
+    return [event async for event in events]
+
+
+async def test_who_reads_too_slowly_is_told() -> None:
+    """What is forgotten before a reader has come to it is not left out in silence."""
+    async with cluster(env=VirtualEnv(), retention=Retention(events_max=3)) as home:
+        await home.running("a")
+        for number in range(10):
+            await home.client.wait(await home.client.submit(service(f"job{number}", cpu=1)))
+        async with home.client.events() as events:
+            await anext(events)
+            await home.client.wait(await home.client.submit(service("late", cpu=1)))
+            await anyio.sleep(150.0)
+            with pytest.raises(HistoryGone, match="are forgotten"):
+                await rest(events)
 
 
 async def test_fencing_tokens_grow_also_when_a_job_was_forgotten() -> None:

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from khonsu.abc.transport import Request
+from khonsu.control import queries
 from khonsu.core.revision import Revision
 from khonsu.errors import HistoryGone, InvalidRequest
 from tests.control.cluster import Cluster, service
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from khonsu.core.records import Record
 
 pytestmark = pytest.mark.anyio
 
@@ -111,12 +117,55 @@ async def test_events_are_told_as_they_happen(home: Cluster) -> None:
     assert found.index("job-planned") < found.index("allocation-running")
 
 
+@pytest.mark.parametrize("back", [(), (1,), (1, 10), (1_000,)])
+async def test_the_latest_events_of_a_job_are_found_from_behind(
+    home: Cluster, monkeypatch: pytest.MonkeyPatch, back: tuple[int, ...]
+) -> None:
+    """The history of a job may be long: only as much of it is read as is shown."""
+    monkeypatch.setattr(queries, "KEYS_BACK", back)
+    monkeypatch.setattr(queries, "EVENTS_SHOWN", 3)
+    await home.running("a")
+    for name in ("other", "web"):
+        await home.client.wait(await home.client.submit(service(name, cpu=1)))
+    async with home.client.events(job="web", follow=False) as events:
+        known = [event async for event in events]
+    read = list[str | None]()
+    page = home.plane.parts.state.page
+
+    async def noted(kind: str, after: str | None, limit: int, **equals: object) -> Sequence[Record]:
+        read.append(after)
+        return await page(kind, after, limit, **equals)
+
+    monkeypatch.setattr(home.plane.parts.state, "page", noted)
+    assert list((await home.client.job("web")).events) == known[-3:]
+    assert len(known) > 3
+    assert (None in read) is (back != (1, 10))
+
+
 async def test_events_resume_after_a_revision(home: Cluster) -> None:
     """A reader who comes back gets only what it has not seen."""
     first = await home.client.submit(service("one"))
     await home.client.submit(service("two"))
     async with home.client.events(after=first.revision, types=["job-created"], follow=False) as events:
         assert [event.job async for event in events] == ["two"]
+
+
+async def test_events_resume_after_an_event_also_within_a_revision(home: Cluster) -> None:
+    """A stream that was cut between two events of one change goes on with the second."""
+    await home.running("a")
+    await home.client.wait(await home.client.submit(service(count=2)))
+    async with home.client.events(follow=False) as events:
+        known = [event async for event in events]
+    assert len({event.revision for event in known}) < len(known)
+    for place, last in enumerate(known):
+        async with home.client.events(after=last, follow=False) as events:
+            assert known[place + 1 :] == [event async for event in events]
+    async with home.client.events(after=known[-2].id, follow=False) as events:
+        assert known[-1:] == [event async for event in events]
+    for wrong in ("nonsense", "0" * 9):
+        with pytest.raises(HistoryGone, match="is forgotten, or never was"):
+            async with home.client.events(after=wrong):
+                pass
 
 
 async def test_events_can_be_chosen(home: Cluster) -> None:

@@ -198,9 +198,11 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
     ]
     for name in operation.query_parameters:
         schema = _KIND_SCHEMAS[QUERY_KINDS.get(name, Kind.TEXT)]
-        if name == "after":
+        if name == "after" and operation.watchable:
             schema = {"$ref": "#/components/schemas/Revision"}
         note = {"description": _PARAMETER_NOTES[name]} if name in _PARAMETER_NOTES else {}
+        if name == "after" and not operation.watchable:
+            note = {"description": "A revision, or the id of the last event that was seen: only what came after it."}
         parameters.append({"name": name, "in": "query", "schema": schema, **note})
     if operation.once:
         parameters.append(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--job", help="Only what is about this job.")
 @click.option("--node", help="Only what is about this node.")
 @click.option("--type", "types", multiple=True, help="Only events of this type, such as allocation-failed.")
-@click.option("--after", metavar="REVISION", help="Only what came after this revision; `now` for only what is new.")
+@click.option("--after", metavar="REVISION|ID", help="Only what came after this revision or event, or from `now` on.")
 @click.option("--no-follow", is_flag=True, help="End when all that has happened is shown.")
 @asking()
 async def watch(
@@ -29,15 +29,15 @@ async def watch(
     from khonsu.core.revision import Revision
 
     if after == "now":
-        revision: Revision | None = (await desk.client.status()).revision
+        seen: Revision | str | None = (await desk.client.status()).revision
     else:
         try:
-            revision = None if after is None else Revision.parse(after)
+            seen = Revision.parse(after) if after is not None and "." in after else after
         except ValueError as error:
             raise click.UsageError(f"--after: {error}") from None
     if job is not None:
         await _check_name(desk, job)
-    stream = desk.client.events(after=revision, job=job, node=node, types=types, follow=not no_follow)
+    stream = desk.client.events(after=seen, job=job, node=node, types=types, follow=not no_follow)
     async with stream as events:
         async for event in events:
             if desk.out.as_json:

@@ -241,13 +241,13 @@ class SyncClient:
     def events(
         self,
         *,
-        after: Revision | None = None,
+        after: Revision | Event | str | None = None,
         job: JobLike | None = None,
         node: NodeLike | None = None,
         types: Sequence[str] = (),
         follow: bool = True,
     ) -> SyncStream[Event]:
-        """Stream what happens in the namespace and to nodes; each event has the revision to resume after."""
+        """Stream what happens in the namespace and to nodes; each event is one to resume after."""
         return SyncStream(
             self._portal, self._client.events(after=after, job=job, node=node, types=types, follow=follow)
         )

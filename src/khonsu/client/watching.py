@@ -59,27 +59,29 @@ class StreamMethods(Asking):
     def events(
         self,
         *,
-        after: Revision | None = None,
+        after: Revision | Event | str | None = None,
         job: JobLike | None = None,
         node: NodeLike | None = None,
         types: Sequence[str] = (),
         follow: bool = True,
     ) -> Stream[Event]:
-        """Stream what happens in the namespace and to nodes; each event has the revision to resume after.
+        """Stream what happens in the namespace and to nodes; each event is one to resume after.
 
         Args:
-            after: Only what happened after this revision; None is all that is remembered.
+            after: Only what happened after this revision, or after this event or that of an id; None is all that is
+                remembered. Several events may have one revision: after a stream that was cut, the event says where.
             job: Only what is about this job.
             node: Only what is about this node; a text is its name.
             types: Only events of these types.
             follow: Whether to go on as things happen.
 
         Raises:
-            HistoryGone: On entry: the revision is of an ended term, or was pruned.
+            HistoryGone: On entry: the revision is of an ended term, or it or the event was pruned. Later: you read so
+                slowly that what comes next was.
 
         """
         body: dict[str, Any] = {"follow": follow, "types": ",".join(types) or None, "namespace": self.namespace}
-        body["after"] = None if after is None else str(after)
+        body["after"] = None if after is None else after.id if isinstance(after, Event) else str(after)
         body["node"] = None if node is None else named_node(node)
         if job is not None:
             named = named_job(job, self.namespace)

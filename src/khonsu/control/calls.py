@@ -148,7 +148,8 @@ class Call:
             raise InvalidRequest(f"after: {error}") from None
         if revision > durable:
             raise HistoryGone(
-                f"revision {revision} is not of this history, which is at {durable}", hint="read without `after` first"
+                f"revision {revision} is not of this history, which is at {durable}",
+                hint="Leave it out, and read what is there first",
             )
         return revision
 

@@ -15,11 +15,12 @@ from khonsu.control.pruner import EVENTS_PRUNED
 from khonsu.control.state import State
 from khonsu.control.streams import fed
 from khonsu.core.codec import dumps
-from khonsu.core.records import Event, key_of
+from khonsu.core.records import Event
 from khonsu.core.revision import ZERO, Revision
 from khonsu.errors import HistoryGone
 
 ROWS_PER_READ = 500
+FROM_THE_START = "Leave it out to see all that is remembered"
 
 
 @frozen
@@ -54,7 +55,8 @@ class EventLog:
         """Serve `event.stream`.
 
         Raises:
-            HistoryGone: `after` is not of this history, or events that came after it are forgotten.
+            HistoryGone: `after`, a revision or the id of an event, is not of this history, or events that came after it
+                are forgotten.
 
         """
         types = call.text("types", "-")
@@ -65,31 +67,56 @@ class EventLog:
             frozenset() if types == "-" else frozenset(types.split(",")),
             call.flag("follow"),
         )
-        after = call.after(self._state.durable)
-        if after is not None:
-            self._check_remembered(after)
-        async with fed(partial(self._send_all, wanted, after or ZERO)) as stream:
+        seen = call.optional_text("after")
+        if seen is not None and "." not in seen:
+            feed = partial(self._send_all, wanted, ZERO, await self._remembered(seen))
+        else:
+            after = call.after(self._state.durable)
+            if after is not None:
+                self._check_remembered(after)
+            feed = partial(self._send_all, wanted, after or ZERO, None)
+        async with fed(feed) as stream:
             yield stream
+
+    async def _remembered(self, key: str) -> Event:
+        """Return the event that a caller has seen last.
+
+        A revision may have many events, and a stream may be cut between two of them: then only the event says where.
+        They are forgotten in order, so that nothing is missing behind one that is remembered.
+        """
+        found = await self._state.read(lambda view: view.get("event", key))
+        if not isinstance(found, Event):
+            raise HistoryGone(f"event {key} is forgotten, or never was", hint=FROM_THE_START)
+        return found
 
     def _check_remembered(self, after: Revision) -> None:
         pruned = self._state.tables.settings.get(EVENTS_PRUNED)
         if pruned is not None and after < (horizon := Revision.parse(str(pruned.value))):
             raise HistoryGone(
                 f"events up to revision {horizon} are forgotten, and revision {after} is before that",
-                hint="stream without `after` to see all that is remembered",
+                hint=FROM_THE_START,
             )
 
-    async def _send_all(self, wanted: _Wanted, after: Revision, send: MemoryObjectSendStream[bytes]) -> None:
-        last: str | None = None
+    async def _send_all(
+        self, wanted: _Wanted, after: Revision, last: Event | None, send: MemoryObjectSendStream[bytes]
+    ) -> None:
+        """Send what came after a revision, and after the last event that was seen, if any.
+
+        Raises:
+            HistoryGone: The caller is so slow that what comes next is forgotten.
+
+        """
         while True:
             durable = self._state.durable
             while True:
-                page = await self._state.page("event", last, ROWS_PER_READ)
+                if last is not None:
+                    self._check_remembered(last.revision)
+                page = await self._state.page("event", None if last is None else last.id, ROWS_PER_READ)
                 for event in page:
-                    if isinstance(event, Event) and event.revision > after and wanted.matches(event):
+                    assert isinstance(event, Event)
+                    if event.revision > after and wanted.matches(event):
                         await send.send(dumps(event).encode() + b"\n")
-                if page:
-                    last = key_of(page[-1])
+                    last = event
                 if len(page) < ROWS_PER_READ:
                     break
             if not wanted.follow:

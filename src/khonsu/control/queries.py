@@ -29,6 +29,8 @@ UNTIL = ("change", "placed", "done")
 """What a watch of a result may be held for."""
 
 EVENTS_SHOWN = 30
+KEYS_BACK = tuple(1_000 * 16**step for step in range(5))
+"""How many keys back the latest events of a job are looked for, one after the other."""
 ALLOCATIONS_SHOWN = 200
 
 
@@ -134,9 +136,18 @@ class Queries:
 
     async def _events(self, call: Call) -> tuple[Event, ...]:
         """Return the latest events of a job, the oldest of them first."""
+        # Stores read forward only: so it is looked further and further back.
+        for count in KEYS_BACK:
+            after = self._state.key_back(count)
+            found = await self._events_after(call, after)
+            if len(found) == EVENTS_SHOWN or after is None:
+                return found
+        return await self._events_after(call, None)
+
+    async def _events_after(self, call: Call, after: str | None) -> tuple[Event, ...]:
+        """Return the latest events of a job behind a key, the oldest of them first."""
         namespace, name = call.namespace, call.text("name")
         found: list[Event] = []
-        after: str | None = None
         while True:
             page = await self._state.page("event", after, ROWS_MAX, job=name, namespace=namespace)
             found = [*found, *(event for event in page if isinstance(event, Event))][-EVENTS_SHOWN:]

@@ -185,6 +185,11 @@ class State:
         """Return the store itself, for its feed."""
         return self._store
 
+    def key_back(self, count: int) -> str | None:
+        """Return the key that was given so many keys ago, or None where this term had not so many."""
+        sequence = self._sequence - count
+        return key_text(make_key(self._open.revision.term, sequence)) if sequence > 0 else None
+
     # Writing.
 
     def new_id(self) -> str:
