@@ -31,6 +31,7 @@ from khonsu.agent.events import (
 )
 from khonsu.agent.lifecycle import recover, step
 from khonsu.agent.state import AllocationState, TaskRun, restart_delay
+from khonsu.core.ids import ATTEMPT_MAX
 from khonsu.core.job import Restart, Update
 from khonsu.core.records import TaskStatus, Time
 from khonsu.core.states import ALLOCATION, AllocationStatus, JobType, TaskState
@@ -197,6 +198,14 @@ def test_restarts_outside_the_window_do_not_count() -> None:
         assert isinstance(retry, Retry)
         assert retry.delay_seconds == 2.0
         story.retried().prepared().started()
+    assert story.exited(BAD).status is A.FAILED
+
+
+def test_a_copy_has_no_more_attempts_than_fencing_tokens() -> None:
+    """After years of restarts it fails, and is placed anew under a later generation."""
+    story = Story(a_state(restart=Restart(attempts=3))).running()
+    last = evolve(story.run().status, attempt=ATTEMPT_MAX)
+    story.state = evolve(story.state, progress=evolve(story.state.progress, tasks=(evolve(story.run(), status=last),)))
     assert story.exited(BAD).status is A.FAILED
 
 

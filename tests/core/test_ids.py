@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from khonsu.core.ids import TERM_MAX, fencing_token, key_text, make_key, parse_key, parse_keys
+from khonsu.core.ids import ATTEMPT_MAX, TERM_MAX, fencing_token, key_text, make_key, parse_key, parse_keys
 
 KEYS = st.builds(make_key, st.integers(0, TERM_MAX), st.integers(0, 2**40 - 1))
 
@@ -53,6 +53,15 @@ def test_what_is_no_id(text: str) -> None:
 
 def test_an_epoch_grows_with_term_generation_and_attempt() -> None:
     """A restart, a placement and a term each make a token greater than all before."""
-    tokens = [fencing_token(1, 1, 1), fencing_token(1, 1, 2), fencing_token(1, 2, 0), fencing_token(2, 0, 0)]
+    tokens = [
+        fencing_token(1, 1, 1),
+        fencing_token(1, 1, 2),
+        fencing_token(1, 1, ATTEMPT_MAX),
+        fencing_token(1, 2, 0),
+        fencing_token(2, 2, 0),
+        fencing_token(2, 2**24 - 1, 7),
+        fencing_token(2, 2**24, 1),
+        fencing_token(2, 2**24 + 1, 1),
+    ]
     assert tokens == sorted(tokens)
     assert len(set(tokens)) == len(tokens)

@@ -33,6 +33,7 @@ from khonsu.agent.events import (
     Watch,
 )
 from khonsu.agent.state import AllocationState, TaskRun, describe_exit, restart_delay
+from khonsu.core.ids import ATTEMPT_MAX
 from khonsu.core.records import TaskStatus, Time
 from khonsu.core.states import ALLOCATION, TASK, AllocationStatus, TaskState
 
@@ -228,7 +229,8 @@ class _Change:
         """Have a task tried again after a while, or let it fail for good."""
         policy = self._state.group.restart_policy(self._state.assignment.type)
         delay, restarts = restart_delay(policy, run.restarts, now)
-        if delay is None:
+        # After years of restarts a copy is placed anew: its next attempt has no fencing token here.
+        if delay is None or told.attempt >= ATTEMPT_MAX:
             self._fail(run, told, f"{why} (restarted {len(restarts)} times before)" if restarts else why)
             return
         run = self._move(run, "retry", told)

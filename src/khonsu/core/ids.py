@@ -17,6 +17,8 @@ NodeId = NewType("NodeId", str)
 
 SEQUENCE_BITS = 40
 TERM_MAX = (1 << 23) - 1
+ATTEMPT_MAX = (1 << 16) - 1
+"""The last attempt of an allocation that has a fencing token of its own."""
 _MASK = (1 << SEQUENCE_BITS) - 1
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o, u
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
@@ -92,5 +94,8 @@ def _parse_any(text: str) -> int:
 
 
 def fencing_token(term: int, generation: int, attempt: int) -> int:
-    """Return the epoch of one attempt of a slot: it grows with every placement and every restart."""
-    return term << 40 | generation << 16 | attempt
+    """Return the epoch of one attempt of a slot: it grows with every placement and every restart.
+
+    Added up, so that it goes on growing when a generation needs more than its 24 bits: generations never go back.
+    """
+    return (term << 40) + (generation << 16) + attempt

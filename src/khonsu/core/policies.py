@@ -12,12 +12,15 @@ from khonsu.core.units import optional_seconds, seconds, size_bytes
 DURATION_SECONDS_MAX: Final = 10 * 365 * 86_400.0
 """The longest duration of a job file: ten years."""
 
+RESTARTS_MAX: Final = 10_000
+"""Each restart within the window is remembered, and each attempt has a fencing token."""
+
 
 @frozen(kw_only=True)
 class Restart:
     """Restarts of a task on its node: `attempts` within a window, then the allocation fails."""
 
-    attempts: int = field(default=3, metadata=about("How often a task is started again.", low=0, high=1_000_000))
+    attempts: int = field(default=3, metadata=about("How often a task is started again.", low=0, high=RESTARTS_MAX))
     within_seconds: float = field(
         default=600.0,
         converter=seconds,
