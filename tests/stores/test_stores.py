@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,6 +23,7 @@ from tests.stores.samples import put, put_setting, take
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from pathlib import Path
+    from types import TracebackType
 
     from khonsu.abc.store import Transaction, View
 
@@ -113,6 +114,37 @@ class Twice(StoreWrapper):
         return await super().write(transaction)
 
 
+class Retrying(StoreWrapper):
+    """Runs each transaction again after it was undone, as a store may that others write to."""
+
+    async def write(self, transaction: Callable[[Transaction], Any], /) -> Commit[Any]:
+        def undone(inner: Transaction) -> None:
+            transaction(inner)
+            raise LookupError
+
+        with suppress(LookupError):
+            await super().write(undone)
+        return await super().write(transaction)
+
+
+class Rereading(StoreWrapper):
+    """Runs each query twice."""
+
+    async def read(self, query: Callable[[View], Any], /) -> Any:
+        await super().read(query)
+        return await super().read(query)
+
+
+class Swallowing(StoreWrapper):
+    """Hides what its block raised."""
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        await super().__aexit__(exc_type, exc, traceback)
+        return True
+
+
 class HalfUndone(StoreWrapper):
     """Keeps what a transaction did before it failed."""
 
@@ -164,7 +196,22 @@ class Lossy(StoreWrapper):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("broken", [Unordered, Impatient, Cancellable, Twice, HalfUndone, Gappy, Forgiving, Lossy])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Unordered,
+        Impatient,
+        Cancellable,
+        Twice,
+        Retrying,
+        Rereading,
+        Swallowing,
+        HalfUndone,
+        Gappy,
+        Forgiving,
+        Lossy,
+    ],
+)
 async def test_the_check_finds_a_broken_store(broken: type[StoreWrapper], monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that breaks one promise does not pass."""
     monkeypatch.setattr("khonsu.testing.stores.TIME_SECONDS_MAX", 0.5)

@@ -106,8 +106,8 @@ class Transaction(View):
 class Store(ABC):
     """What is remembered. An async context manager; the control plane enters it.
 
-    Writes are transactions: synchronous functions that the store runs one after the other, in the order of their
-    arrival, on a thread of its own. One write is one revision. An exception in a transaction undoes only itself.
+    Writes are transactions: synchronous functions that the store runs once each, one after the other, in the order of
+    their arrival, on a thread of its own. One write is one revision. An exception in a transaction undoes only itself.
     """
 
     @abstractmethod
@@ -123,7 +123,7 @@ class Store(ABC):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Close the store after the writes that have arrived."""
+        """Close the store after the writes that have arrived; an exception of the block passes."""
 
     @abstractmethod
     async def read(self, query: Callable[[View], T], /) -> T:

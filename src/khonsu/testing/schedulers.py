@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
 from attrs import frozen
 
 from khonsu.abc.scheduler import Scheduler
-from khonsu.core.arrays import FloatArray
+from khonsu.core.arrays import FloatArray, IntArray
 from khonsu.core.ask import Ask
 from khonsu.core.changes import Changes, Place
 from khonsu.core.conditions import Affinity, Constraint, Spread
@@ -39,9 +40,9 @@ class SchedulerCheckFailed(AssertionError):
 def check_scheduler(make: MakeScheduler, /) -> None:
     """Check that a scheduler keeps the promises of `khonsu.Scheduler`, on made fleets of many kinds.
 
-    It has a name; gives each node a number; is pure; places no more than fits, only where it may; gives each copy to
-    the best node, the lowest rank among equals (unless it has a `place` of its own); and if it says that it is
-    `independent`, then a node's score depends on that node only.
+    It has a name; gives each node a number; is pure, and changes nothing of what it is given; places no more than fits,
+    only where it may; gives each copy to the best node, the lowest rank among equals (unless it has a `place` of its
+    own); and if it says that it is `independent`, then a node's score depends on that node only.
 
     Args:
         make: Makes the scheduler.
@@ -49,15 +50,19 @@ def check_scheduler(make: MakeScheduler, /) -> None:
     Raises:
         SchedulerCheckFailed: It does not; says which promise.
         PluginError: An answer has not the form that it must have.
+        Exception: What the scheduler raised, with a note that names the case.
 
     """
     _expect("it has a name", bool(make().name))
     for case in _cases():
-        _check_independence(make(), case)
+        with _named(case):
+            _check_independence(make(), case)
     for case in _cases():
-        _check_place(make, case)
-        _check_order(make(), case)
-        _check_plan(make, case)
+        with _named(case):
+            _check_untouched(make(), case)
+            _check_place(make, case)
+            _check_order(make(), case)
+            _check_plan(make, case)
 
 
 @frozen
@@ -72,6 +77,17 @@ class _Case:
 
     def expect(self, promise: str, holds: object) -> None:
         _expect(f"{promise} ({self.name})", bool(holds))
+
+
+@contextmanager
+def _named(case: _Case) -> Iterator[None]:
+    """Name the case in what a scheduler raises."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, SchedulerCheckFailed):
+            error.add_note(f"while it was checked with this case: {case.name}")
+        raise
 
 
 def _expect(promise: str, holds: bool) -> None:  # noqa: FBT001 - the one thing it is about
@@ -99,12 +115,35 @@ def _cases() -> Iterator[_Case]:
             yield _Case(f"{name}, seed {seed}", fleet_state(16, seed), kind())
 
 
+def _check_untouched(scheduler: Scheduler, case: _Case) -> None:
+    """Compare what a scheduler is given with what it leaves."""
+    fleet, wanted = case.fleet, case.ask
+    before, resources = _columns(fleet), dict(wanted.resources)
+    scheduler.picks(wanted, fleet)
+    after = _columns(fleet)
+    changed = [name for name, column in before.items() if not np.array_equal(column, after[name])]
+    case.expect(f"the fleet stays as it was, also its {', '.join(changed)}", not changed)
+    case.expect("the ask stays as it was", resources == wanted.resources)
+
+
+def _columns(fleet: Fleet) -> dict[str, IntArray]:
+    """Return a copy of what a fleet says of its nodes."""
+    columns = {f"total {name}": column for name, column in fleet.total.items()}
+    columns |= {f"used {name}": column for name, column in fleet.used.items()}
+    columns |= {"ready": fleet.ready.astype(np.int64), "rank": fleet.rank}
+    return {name: column.copy() for name, column in columns.items()}
+
+
 def _check_place(make: MakeScheduler, case: _Case) -> None:
     scheduler = make()
     rows = scheduler.picks(case.ask, case.fleet).rows
     case.expect("it gives a row for each copy", len(rows) == case.ask.count)
     chosen = rows[rows >= 0]
-    fits = feasible(case.ask, case.fleet).fits
+    possible = feasible(case.ask, case.fleet)
+    fits = possible.fits
+    for row in chosen[fits[chosen] == 0][:1].tolist():
+        where, why = case.fleet.names[row], ", ".join(possible.reasons(row))
+        case.expect(f"no copy is where it may not be, such as on {where} in spite of {why}", holds=False)
     case.expect("no node gets more copies than fit", (np.bincount(chosen, minlength=len(fits)) <= fits).all())
     for block in distinct_blocks(case.ask, case.fleet):
         case.expect("no two copies share a distinct value", len(np.unique(block.codes[chosen])) == len(chosen))

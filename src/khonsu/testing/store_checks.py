@@ -17,7 +17,7 @@ class StoreCheckFailed(AssertionError):
     """A store does not keep a promise of the interface."""
 
 
-class _Broken(BaseException):
+class Broken(BaseException):
     """What a transaction raises in the check; no error that a store may take for one of its own."""
 
 
@@ -198,17 +198,38 @@ async def check_undo(store: Store) -> None:
         transaction.put(setting("a", 2), setting("c", 2))
         transaction.delete("setting", "b")
         transaction.put(setting("term", 5))
-        raise _Broken
+        raise Broken
 
     async with bare_task_group() as group:
         group.start_soon(store.write, put(setting("d", 1)))
-        group.start_soon(expect_error, "a transaction's exception reaches its caller", _Broken, store.write(broken))
+        group.start_soon(expect_error, "a transaction's exception reaches its caller", Broken, store.write(broken))
         group.start_soon(store.write, put(setting("e", 1)))
     expected = {"setting": [setting(key, 1) for key in "abde"]}
     expect("an exception undoes its transaction only", expected, await store.read(everything))
     expect("it uses no revision", Revision(0, 3), await store.read(lambda view: view.revision))
     numbers = [found.revision for found in await watched(store, ZERO, 3)]
     expect("it is not in the feed", [Revision(0, 1), Revision(0, 2), Revision(0, 3)], numbers)
+
+
+async def check_runs_once(store: Store) -> None:
+    """Check that a query and a transaction are run once: what they do beside the store cannot be undone."""
+    runs: list[str] = []
+
+    def query(_: View) -> None:
+        runs.append("query")
+
+    def transaction(transaction: Transaction) -> None:
+        runs.append("transaction")
+        transaction.put(setting("a"))
+
+    def broken(_: Transaction) -> None:
+        runs.append("broken")
+        raise Broken
+
+    await store.read(query)
+    await store.write(transaction)
+    await expect_error("a transaction's exception reaches its caller", Broken, store.write(broken))
+    expect("queries and transactions are run once", ["query", "transaction", "broken"], runs)
 
 
 async def check_deletes(store: Store) -> None:

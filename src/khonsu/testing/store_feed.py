@@ -12,6 +12,7 @@ from khonsu.core.revision import ZERO, Revision
 from khonsu.errors import StoreError
 from khonsu.scopes import bare_task_group
 from khonsu.testing.store_checks import (
+    Broken,
     StoreCheckFailed,
     everything,
     expect,
@@ -123,6 +124,16 @@ async def check_closed(store: Store) -> None:
         await store.write(put(setting("a")))
         await seen.wait()
     await expect_error("a store that was left refuses writes", StoreError, store.write(put(setting("a"))))
+
+
+async def check_errors_pass(store: Store) -> None:
+    """Check that leaving a store hides no exception of its block, nor puts another in its place."""
+
+    async def block() -> None:
+        async with store:
+            raise Broken
+
+    await expect_error("an exception in the block of a store leaves it", Broken, block())
 
 
 async def check_reopened(store: Store, reopen: Callable[[Store], Store]) -> None:

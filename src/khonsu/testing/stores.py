@@ -24,6 +24,7 @@ _CHECKS: Final = (
     store_checks.check_revisions,
     store_checks.check_terms,
     store_checks.check_own_writes,
+    store_checks.check_runs_once,
     store_checks.check_columns,
     store_checks.check_undo,
     store_checks.check_deletes,
@@ -50,8 +51,9 @@ async def check_store(make: MakeStore, /, *, reopen: Callable[[Store], Store] | 
         with _in_time(check):
             async with make() as store:
                 await check(store)
-    with _in_time(store_feed.check_closed):
-        await store_feed.check_closed(make())
+    for check in (store_feed.check_closed, store_feed.check_errors_pass):
+        with _in_time(check):
+            await check(make())
     if reopen is not None:
         with _in_time(store_feed.check_reopened):
             await store_feed.check_reopened(make(), reopen)
