@@ -169,7 +169,8 @@ class Failing(Scheduler):
     name = "failing"
 
     def score(self, ask: Ask, fleet: Fleet, /) -> FloatArray:
-        return fleet.share("cpu") * (1.0 / max(fleet.total["cpu"].tolist()))
+        largest: float = max(fleet.total["cpu"].tolist())
+        return fleet.share("cpu") / largest
 
     def place(self, ask: Ask, fleet: Fleet, /) -> IntArray:
         self.score(ask, fleet)
