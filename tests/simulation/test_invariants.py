@@ -298,9 +298,9 @@ def refused_again_and_again(history: History) -> None:
 
 
 def looked_at_again_and_again(history: History) -> None:
-    """A job is looked at a hundred times in a moment."""
+    """A job is looked at hundreds of times in a moment."""
     history.submit()
-    for number in range(100):
+    for number in range(300):
         history.commit(ended(number))
 
 

@@ -11,7 +11,7 @@ from khonsu.testing.simulation.reached import REACH_SECONDS, fails
 
 ATTEMPTS_MAX: Final = 10
 """So often a plan of one evaluation may be refused: others may be quicker now and then, and not each time."""
-LOOKS_MAX: Final = 60
+LOOKS_MAX: Final = 200
 LOOKS_SECONDS: Final = 10.0
 """A job is looked at less often than so many times in so many seconds."""
 REST_SECONDS: Final = 5.0
