@@ -63,3 +63,13 @@ async def test_ended_allocations_are_cleared_away(home: Home) -> None:
         assert (folder / "lives" / ".khonsu" / "one" / "1").is_dir()
         home.desk.stop("lives")
         await home.desk.until_status("lives", AllocationStatus.STOPPED)
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_removed_or_ended_ends_no_agent(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said, and the agent starts."""
+    run = home.folder / "allocations" / "a1" / ".khonsu" / "one" / "1"
+    run.mkdir(parents=True)
+    (run / "lock").mkdir()  # it cannot be opened
+    async with home.agent(limits=Limits(ended_count=0)):
+        assert "it cannot be seen what may still run" in caplog.text

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,10 +19,13 @@ from khonsu.agent.state import AllocationState
 from khonsu.agent.workload import Workload
 from khonsu.drivers.supervisor import Supervisor
 from khonsu.env import Env
-from khonsu.scopes import first
+from khonsu.errors import DriverError
+from khonsu.scopes import bare_task_group, first
+from khonsu.security.trees import disk_bytes, remove_tree
 
 LOOK_SECONDS: Final = 60.0
 DELAY_SECONDS: Final = 1.0
+STRANGERS_SECONDS_MAX: Final = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -86,18 +87,34 @@ class Cleaner:
     async def end_strangers(self) -> None:
         """Make sure that nothing runs of allocations that have ended, or that only a lost journal knew.
 
-        To be called before the control plane is told what this node has.
+        To be called before the control plane is told what this node has. What cannot be ended holds up no start.
         """
-        for folder in await self._env.run_blocking(self._strange_attempts):
-            await self._supervisor.remove(str(folder))
+        with anyio.move_on_after(STRANGERS_SECONDS_MAX) as patience:
+            async with bare_task_group() as group:
+                for folder in await self._env.run_blocking(self._strange_attempts):
+                    group.start_soon(self._end_stranger, folder)
+        if patience.cancelled_caught:
+            _log.error("there are tasks of earlier allocations that do not end")
 
     def _strange_attempts(self) -> list[Path]:
-        strangers = [key for key in self._layout.kept() if self._workload.get(key) is None]
-        return [folder for key in strangers for folder in self._layout.attempts(key)]
+        found: list[Path] = []
+        for key in self._layout.kept():
+            if self._workload.get(key) is None:
+                try:
+                    found += self._layout.attempts(key)
+                except OSError as error:
+                    _log.error("it cannot be seen what may still run of allocation %s: %s", key, error)
+        return found
+
+    async def _end_stranger(self, folder: Path) -> None:
+        try:
+            await self._supervisor.remove(str(folder))
+        except (OSError, DriverError) as error:
+            _log.error("it cannot be seen what may still run for %s: %s", folder, error)
 
     async def run(self) -> None:
         """Clear up, for ever; after a while, so that what is urgent goes first."""
-        for key in await self._env.run_blocking(self._layout.kept):
+        for key in await self._kept():
             if self._workload.get(key) is None:
                 await self._keep(key)
         while True:
@@ -106,11 +123,20 @@ class Cleaner:
                 self._work = anyio.Event()
                 await first(self._work, self._env.sleep, LOOK_SECONDS)
                 await self._env.sleep(DELAY_SECONDS)
-            # The records of attempts go only when the journal does not need them any more.
-            await self._journal.durable()
-            while self._forgotten:
+            # The records of attempts go only when the journal does not need them any more. While the disk is full it
+            # cannot be written; then room is made all the same.
+            with anyio.move_on_after(LOOK_SECONDS) as patience:
+                await self._journal.durable()
+            while self._forgotten and not patience.cancelled_caught:
                 async with self._busy:
                     await self._clear_next()
+
+    async def _kept(self) -> tuple[str, ...]:
+        try:
+            return await self._env.run_blocking(self._layout.kept)
+        except OSError as error:
+            _log.warning("it cannot be seen what is kept of ended allocations: %s", error)
+            return ()
 
     async def clear_all(self) -> None:
         """Clear everything away at once; nothing lives any more."""
@@ -118,10 +144,8 @@ class Cleaner:
         async with self._busy:
             while self._forgotten:
                 await self._clear_next()
-            for key in await self._env.run_blocking(self._layout.kept):
-                await self._env.run_blocking(_remove, self._layout.allocation(key))
-                self._remains.pop(key, None)
-                self._workload.clear(key)
+            for key in await self._kept():
+                await self._remove(key)
 
     async def _clear_next(self) -> None:
         if self._forgotten:
@@ -138,35 +162,30 @@ class Cleaner:
             self._remains[key] = remains
 
     def _look(self, key: str) -> Remains | None:
-        folder = self._layout.allocation(key)
+        """Return what is left of an allocation. Blocks."""
+        try:
+            size_bytes = disk_bytes(self._layout.allocation(key), enough_bytes=self._limits.ended_bytes)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _log.warning("it cannot be seen how large %s is: %s", self._layout.allocation(key), error)
+            size_bytes = 0
         try:
             ended_at = self._layout.inner(key).stat().st_mtime
         except OSError:
             ended_at = self._env.now()
-        if not folder.exists():
-            return None
-        return Remains(key=key, ended_at=ended_at, size_bytes=_size_bytes(folder))
+        return Remains(key=key, ended_at=ended_at, size_bytes=size_bytes)
 
     async def _make_room(self) -> None:
         for one in list(doomed(self._remains.values(), self._limits, self._env.now())):
-            await self._env.run_blocking(_remove, self._layout.allocation(one.key))
-            del self._remains[one.key]
-            self._workload.clear(one.key)
+            await self._remove(one.key)
 
-
-def _size_bytes(folder: Path) -> int:
-    """Return how much disk the files below a folder take."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(f"{root}/{name}").st_blocks * 512
-            except OSError:
-                continue
-    return total
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        _log.warning("%s cannot be removed; remove it by hand", folder)
+    async def _remove(self, key: str) -> None:
+        """Remove the folder of an allocation, as far as that is possible."""
+        folder = self._layout.allocation(key)
+        try:
+            await self._env.run_blocking(remove_tree, folder)
+        except OSError as error:
+            _log.warning("%s cannot be removed (%s); remove it by hand", folder, error)
+        self._remains.pop(key, None)
+        self._workload.clear(key)

@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -26,6 +25,7 @@ from khonsu.artifacts.part import Part
 from khonsu.env import Env
 from khonsu.errors import ArtifactError
 from khonsu.security.files import DIRECTORY_MODE, FILE_MODE, PrivateDirectory
+from khonsu.security.trees import remove_tree
 
 OBJECT_MODE: Final = 0o400
 
@@ -124,7 +124,7 @@ def _scan(directory: Path) -> dict[str, int]:
             status = entry.stat(follow_symlinks=False)
             found.append((status.st_mtime_ns, entry.name, status.st_size))
         elif entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
+            remove_tree(Path(entry.path))
         else:
             Path(entry.path).unlink()
     return {name: size for _, name, size in sorted(found)}
