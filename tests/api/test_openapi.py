@@ -26,6 +26,7 @@ from khonsu.core.records import NodeResources
 from khonsu.errors import all_errors, to_problem
 from khonsu.testing.counterpart import sample_error
 from tests.api.raw import served
+from tests.effort import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,7 +189,7 @@ def test_nothing_that_is_sent_makes_the_server_fail(
 
     @given(case=strategy)
     @settings(
-        max_examples=EXAMPLES_MAX,
+        examples(EXAMPLES_MAX),
         deadline=None,
         database=None,
         phases=[Phase.generate],  # making a job smaller that fails would take minutes

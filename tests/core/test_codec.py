@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from khonsu.core import codec
@@ -18,13 +18,14 @@ from khonsu.core.revision import Revision
 from khonsu.core.secret import Secret
 from khonsu.core.states import Desired
 from khonsu.errors import InvalidRequest
+from tests.effort import examples
 from tests.strategies import JSON_VALUES, instances, value_classes
 
 TASK = {"name": "web", "config": {"command": "x"}, "driver": "binary"}
 
 
 @pytest.mark.parametrize("cls", value_classes(), ids=lambda cls: cls.__name__)
-@settings(max_examples=8)
+@examples(8)
 @given(data=st.data())
 def test_every_value_survives_the_round_trip(cls: type, data: st.DataObject) -> None:
     """A value of any class of the model is the same after it was text."""
@@ -161,7 +162,6 @@ def test_a_list_is_a_list(wrong: object) -> None:
         codec.from_json(tuple[str, ...], wrong)
 
 
-@settings(max_examples=100)
 @given(cls=st.sampled_from(value_classes()), data=JSON_VALUES)
 def test_wrong_input_raises_one_error_only(cls: type, data: object) -> None:
     """Whatever JSON is given, it becomes a value or an InvalidRequest."""
@@ -177,7 +177,6 @@ def test_a_part_that_only_the_model_refuses_is_named() -> None:
         codec.from_json(Logs, {"file_size_bytes": -1})
 
 
-@settings(max_examples=100)
 @given(data=st.data())
 def test_a_value_with_one_wrong_part_names_it(data: st.DataObject) -> None:
     """Any key of a valid value, replaced by any JSON value, gives a value or an error that names the key."""

@@ -5,7 +5,7 @@ from typing import Any, Literal, NewType
 
 import pytest
 from attrs import field, frozen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from khonsu.core.configs import check_configs, check_scheduler, schemas_of
@@ -182,7 +182,6 @@ def test_the_nearest_alternative_is_told() -> None:
     assert found({"a": 1}, {"anyOf": [one, other]}) == [Problem("config.a", "1", "text")]
 
 
-@settings(max_examples=100)
 @given(JSON_VALUES, STRANGE_SCHEMAS)
 def test_any_schema_does_no_harm(value: Any, schema: Any) -> None:
     """A schema comes from a node and may be anything: checking ends, and only problems come of it."""

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 
 from khonsu.core.diff import diff_jobs, same_spec
 from khonsu.core.job import Group, Job, Port, Resources, Task
+from tests.effort import examples
 from tests.strategies import right_jobs
 
 JOB = Job.single(
@@ -66,7 +67,7 @@ def test_a_new_job_and_a_job_that_is_gone() -> None:
     assert changes(None, None) == []
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(right_jobs(), right_jobs())
 def test_a_diff_is_empty_where_jobs_ask_for_the_same(one: Job, other: Job) -> None:
     """A job has no differences to itself; two jobs have some unless they ask for the same, the same in reverse."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 
 from khonsu.abc.scheduler import Scheduler
 from khonsu.core.arrays import BoolArray, FloatArray
@@ -29,6 +29,7 @@ from tests.core.worlds import (
     state_of,
     worlds,
 )
+from tests.effort import examples
 
 
 class Picky(Scheduler):
@@ -168,7 +169,7 @@ def test_a_job_with_spreads_shows_each_node_as_it_was_before_its_copy() -> None:
     assert dict.fromkeys(placed, 1.0) == {name: value for name, value in spreads.items() if name in placed}
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(worlds(spreads=True, distinct=True))
 def test_every_node_is_explained_once(world: World) -> None:
     """With its copies, with what it lost by, or with every reason; nobody who lost was better."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from khonsu.core.ask import Ask
 from khonsu.core.constraints import matches
@@ -35,7 +35,6 @@ def fits_on(ask: Ask, world: World, each: Node) -> int:
     return max(min(rooms), 0)
 
 
-@settings(max_examples=100)
 @given(worlds(distinct=True))
 def test_columns_agree_with_one_node_after_the_other(world: World) -> None:
     """What fits by columns is what fits by the records of the nodes, and refused nodes fit nothing."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from khonsu.core.ask import demand
@@ -14,6 +14,7 @@ from khonsu.core.records import Allocation, DriverInfo, Node
 from khonsu.core.states import Eligibility, NodeStatus
 from khonsu.errors import InvalidTransition
 from tests.core.worlds import DEMAND, MIB, REVISION, allocation, ask_of, job_of, node, state_of
+from tests.effort import examples
 
 
 def columns(fleet: Fleet) -> dict[str, dict[str, object]]:
@@ -44,7 +45,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, int, int]]:
     return draw(st.lists(st.tuples(verbs, st.integers(0, 5), st.integers(0, 3)), max_size=40))
 
 
-@settings(max_examples=250)
+@examples(250)
 @given(histories(), st.integers(1, 3))
 def test_columns_that_follow_equal_columns_made_anew(history: list[tuple[str, int, int]], seed: int) -> None:
     """After any history of nodes and allocations the columns are those of a fleet that is built from what is left."""

@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from attrs import frozen
-from hypothesis import given, settings
+from hypothesis import given
 
 from khonsu.core.brief import brief_job
 from khonsu.core.job import Job
@@ -17,6 +17,7 @@ from khonsu.core.template import job_template
 from khonsu.errors import InvalidJob
 from tests.core.test_parse import FULL, LONG, SHORT
 from tests.core.test_toml import WEB
+from tests.effort import examples
 from tests.strategies import right_jobs
 
 
@@ -67,7 +68,7 @@ def test_right_files(text: str) -> None:
     assert [error.message for error in VALIDATOR.iter_errors(table)] == []
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(right_jobs())
 def test_right_jobs(job: Job) -> None:
     """Whatever job there is, as people write it, is right by the schema."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from khonsu.core.brief import brief_job
@@ -32,6 +32,7 @@ from khonsu.core.job import (
 from khonsu.core.parse import parse_job, parse_jobs
 from khonsu.core.states import JobType
 from khonsu.errors import InvalidJob, Problem
+from tests.effort import examples
 from tests.strategies import JSON_VALUES, right_jobs
 
 SHORT: dict[str, Any] = {"name": "web", "driver": "binary", "config": {"command": "/bin/true"}}
@@ -172,14 +173,14 @@ def test_the_long_form_with_everything() -> None:
     assert parse_job(tomllib.loads(FULL)) == FULL_JOB
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(right_jobs())
 def test_a_right_job_is_read_back_from_its_json(job: Job) -> None:
     """What the codec writes, with the attributes' own names, is read as the same job."""
     assert parse_job(to_json(job)) == job
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(right_jobs())
 def test_a_right_job_is_read_back_from_its_brief_form(job: Job) -> None:
     """What people would write, with short keys and units, is read as the same job."""
@@ -469,7 +470,6 @@ def test_every_field_wrong_in_every_way(table: dict[str, Any]) -> None:
     assert wrong > 50
 
 
-@settings(max_examples=100)
 @given(data=st.data())
 def test_any_json_anywhere(data: st.DataObject) -> None:
     """Any JSON value at any places of a job makes a job or an InvalidJob, and the job survives the wire."""
@@ -484,7 +484,6 @@ def test_any_json_anywhere(data: st.DataObject) -> None:
         assert parse_job(to_json(job)) == job
 
 
-@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from([*BRIEF, *SHORT, *BRIEF["groups"][0], "x", "jobs"]), JSON_VALUES))
 def test_any_table(table: dict[str, Any]) -> None:
     """Any table at all makes jobs or an InvalidJob."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from khonsu.core.arrays import FloatArray
@@ -12,6 +12,7 @@ from khonsu.core.placement import Judge, Picks, all_at_once, by_blocks, one_by_o
 from khonsu.core.terms import best_fit, distinct_blocks, own_wishes, spread_blocks, worst_fit
 from khonsu.errors import PluginError
 from tests.core.worlds import SPREAD, World, ask_of, job_of, node, state_of, worlds
+from tests.effort import examples
 
 EXAMPLES = 120
 
@@ -34,7 +35,7 @@ def judge_of(world: World, fit: str) -> Judge:
     return Judge(fit, score)
 
 
-@settings(max_examples=EXAMPLES)
+@examples(EXAMPLES)
 @given(worlds(), st.sampled_from(["best", "worst"]))
 def test_many_copies_at_once_are_placed_as_one_after_the_other(world: World, fit: str) -> None:
     """The merge gives the same nodes in the same order with the same scores, to the last bit."""
@@ -44,7 +45,7 @@ def test_many_copies_at_once_are_placed_as_one_after_the_other(world: World, fit
     assert same(expected, all_at_once(world.ask, world.fleet, judge, fits))
 
 
-@settings(max_examples=EXAMPLES)
+@examples(EXAMPLES)
 @given(worlds(), st.data())
 def test_the_merge_holds_for_scores_of_any_shape(world: World, data: st.DataObject) -> None:
     """Scores that rise, fall, jump, tie and refuse are merged as one after the other would."""
@@ -69,7 +70,7 @@ def test_the_merge_holds_for_scores_of_any_shape(world: World, data: st.DataObje
     assert same(expected, all_at_once(world.ask, world.fleet, judge, fits))
 
 
-@settings(max_examples=EXAMPLES)
+@examples(EXAMPLES)
 @given(worlds(spreads=True), st.sampled_from(["best", "worst"]))
 def test_spreads_are_placed_as_one_after_the_other(world: World, fit: str) -> None:
     """Moving only what a copy changes gives the same as scoring the whole fleet for each copy."""
@@ -87,7 +88,7 @@ def test_spreads_are_placed_as_one_after_the_other(world: World, fit: str) -> No
     assert same(expected, by_blocks(world.ask, world.fleet, judge, fits, blocks))
 
 
-@settings(max_examples=EXAMPLES)
+@examples(EXAMPLES)
 @given(worlds(spreads=True, distinct=True))
 def test_distinct_values_are_placed_as_one_after_the_other(world: World) -> None:
     """Together with spreads too, and never are two copies on nodes of the same value."""

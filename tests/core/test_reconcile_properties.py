@@ -19,6 +19,7 @@ from khonsu.core.records import Allocation, JobRecord
 from khonsu.core.slots import View
 from khonsu.core.states import AllocationStatus, Desired, Eligibility, JobStatus, JobType, NodeStatus
 from tests.core.rules_model import Model, make_group, make_job, make_node
+from tests.effort import examples
 
 A = AllocationStatus
 COUNT_MAX = 4
@@ -312,7 +313,7 @@ class Everywhere(Cluster):
     job_types = ("system", "sysbatch")
 
 
-PROFILE = settings(max_examples=15, stateful_step_count=40, suppress_health_check=list(HealthCheck), deadline=None)
+PROFILE = settings(examples(15), stateful_step_count=40, suppress_health_check=list(HealthCheck))
 
 TestServices = Services.TestCase
 TestBatches = Batches.TestCase
@@ -382,7 +383,7 @@ def disturb(model: Model, random: Random, job_type: str, *, exclusive: bool) -> 
 
 @pytest.mark.parametrize("job_type", ["service", "batch", "system", "sysbatch"])
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=WALKS)
+@examples(WALKS)
 def test_a_long_story_breaks_no_promise(job_type: str, seed: int) -> None:
     """A job that is disturbed all the time keeps what is promised, and recovers when it is left alone."""
     random = Random(seed)

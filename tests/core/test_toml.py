@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from khonsu.core.job import Constraint, Job, Restart, Spread, Task
 from khonsu.core.toml import FILE_BYTES_MAX, dumps_job, load_jobs, loads_jobs
 from khonsu.errors import InvalidJob, NotFound
+from tests.effort import examples
 from tests.strategies import right_jobs
 
 WEB = """
@@ -106,14 +107,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load_jobs(tmp_path)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(right_jobs())
 def test_a_job_is_read_back_from_what_is_written(job: Job) -> None:
     """The text of a job makes the same job."""
     assert loads_jobs(dumps_job(job)) == (job,)
 
 
-@settings(max_examples=100)
 @given(st.text() | st.text("[]{}=\"\n.a1 #'"))
 def test_any_text_is_jobs_or_mistakes(text: str) -> None:
     """No text makes anything else happen."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from khonsu.core.job import (
     Affinity,
@@ -30,6 +30,7 @@ from khonsu.core.job import (
 from khonsu.core.states import JobType
 from khonsu.core.validate import check_job, ensure_valid
 from khonsu.errors import InvalidJob
+from tests.effort import examples
 from tests.strategies import right_jobs
 
 SOURCE = "https://example.org/a.tar.gz"
@@ -56,7 +57,7 @@ def found(wrong: Job) -> dict[str, str]:
     return {problem.path: problem.expected for problem in check_job(wrong)}
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(right_jobs())
 def test_a_right_job_has_no_mistakes(right: Job) -> None:
     """What is right is returned as it is."""

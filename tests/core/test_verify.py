@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from khonsu.core.ask import make_ask
@@ -57,7 +57,6 @@ def one_after_the_other(plan: Plan, world: World) -> list[bool]:
     return accepted
 
 
-@settings(max_examples=100)
 @given(worlds(distinct=True), st.data())
 def test_claims_are_taken_while_they_fit(world: World, data: st.DataObject) -> None:
     """The first claims that fit are kept, exactly those that fit one after the other, and nothing is overcommitted."""

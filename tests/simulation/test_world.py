@@ -24,27 +24,31 @@ from khonsu.testing.simulation.faults import (
     SlowDisk,
 )
 from khonsu.testing.simulation.runners import RUNNERS, RunnerName
+from tests.effort import Effort
 
-SEEDS, SECONDS = 20, 40
+SEEDS = {Effort.USUAL: 5, Effort.FULL: 50}
+SECONDS = 40
 
 
-def begin(hash_seed: str) -> subprocess.Popen[str]:
+def begin(hash_seed: str, seeds: int) -> subprocess.Popen[str]:
     """Begin to print the digests of some seeds on both event loops, in a process of its own."""
     command = [sys.executable, "-m", "khonsu.testing.simulation", "--digests", "--processes", "1"]
     return subprocess.Popen(
-        [*command, "--seeds", str(SEEDS), "--seconds", str(SECONDS)],
+        [*command, "--seeds", str(seeds), "--seconds", str(SECONDS)],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-@pytest.mark.timeout(240)
-def test_a_seed_is_one_run() -> None:
-    """Twenty seeds go the same way in two processes whose sets have other orders, on both event loops."""
-    with begin("1") as one, begin("2") as other:
+@pytest.mark.costly
+@pytest.mark.timeout(600)
+def test_a_seed_is_one_run(effort: Effort) -> None:
+    """Seeds go the same way in two processes whose sets have other orders, on both event loops."""
+    seeds = SEEDS[effort]
+    with begin("1", seeds) as one, begin("2", seeds) as other:
         first, second = one.communicate()[0], other.communicate()[0]
-    assert len(first.splitlines()) == SEEDS * len(RUNNERS)
+    assert len(first.splitlines()) == seeds * len(RUNNERS)
     assert first == second
 
 

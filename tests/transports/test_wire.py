@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from khonsu.errors import Conflict, KhonsuError, NotFound
 from khonsu.transports.wire import Lines, encode_last_line
+from tests.effort import examples
 
 PIECES = st.lists(st.sampled_from([b"{", b'{"problem":', b'{"problem":1}', b'"x"', b"\n", b"\n\n", b"\xff", b""]))
 
@@ -17,7 +18,7 @@ def through(chunks: list[bytes]) -> bytes:
 
 
 @given(pieces=PIECES)
-@settings(max_examples=50)
+@examples(50)
 def test_what_is_no_problem_passes(pieces: list[bytes]) -> None:
     """A stream of any bytes that ended well arrives whole, however it was cut into chunks."""
     assert through(pieces) == b"".join(pieces)
