@@ -56,6 +56,8 @@ class ControlHandler(Handler):
         serve = self._calls.get(operation.name)
         if serve is None:
             raise InvalidRequest(f"{operation.name} is a stream")
+        if request.deadline_seconds is None:
+            return Response(body=await self._served(operation, call, serve))
         try:
             with anyio.fail_after(request.deadline_seconds):
                 return Response(body=await self._served(operation, call, serve))

@@ -68,6 +68,8 @@ class Sync:
         With `drain` it is still there, and asks that its work be moved elsewhere first.
         """
         node = self._node(call)
+        if (session := call.optional_text("session")) is not None:
+            self._sessions.check(node.id, session)
         batch = self._state.batch()
         if call.flag("drain"):
             # What an operator drained has nothing to move, and stays drained when the agent comes back.
@@ -119,7 +121,8 @@ class Sync:
     def _refresh(self, batch: Batch, node: Node, request: SyncRequest) -> None:
         """Gather what is new about the node itself."""
         fresh = node if request.facts is None else with_facts(node, request.facts)
-        fresh = evolve(fresh, boot_id=request.boot_id)
+        if fresh.boot_id != request.boot_id:
+            fresh = evolve(fresh, boot_id=request.boot_id)
         if node.leaving and request.seen is None:
             fresh = evolve(fresh, eligibility=Eligibility.ELIGIBLE, drain_deadline_at=None, leaving=False)
         if node.status is NodeStatus.DOWN:
@@ -128,7 +131,7 @@ class Sync:
             for allocation in self._state.tables.allocations_on(node.id):
                 if allocation.live:
                     batch.evaluate(allocation.job_key, "node-ready")
-        if fresh != node:
+        if fresh is not node and fresh != node:
             batch.put(fresh)
             self._nodes.look_at_system_jobs(batch)
 
@@ -150,6 +153,8 @@ class Sync:
         complete = seen is None or seen.term != head.term or seen > head
         number = 0 if complete or seen is None else seen.number
         wanted = tables.allocations.assigned(node.id, -1 if complete else number)
+        if complete:
+            wanted = [one for one in wanted if one.live]
         return SyncResponse(
             term=head.term,
             revision=head,

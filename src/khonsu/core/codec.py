@@ -77,7 +77,18 @@ def dumps(value: object) -> str:
         ValueError: It holds a number without end, which JSON does not know.
 
     """
-    return json.dumps(to_json(value), separators=(",", ":"), allow_nan=False)
+    return json_text(to_json(value))
+
+
+def json_text(value: JSON) -> str:
+    """Return a JSON value as compact text, all of it ASCII.
+
+    Raises:
+        TypeError: It holds what is no JSON value.
+        ValueError: It holds a number without end, which JSON does not know.
+
+    """
+    return _ENCODER.encode(value)
 
 
 def loads(text: str | bytes, *, unique_keys: bool = False) -> JSON:
@@ -93,7 +104,7 @@ def loads(text: str | bytes, *, unique_keys: bool = False) -> JSON:
     """
     try:
         plain = text if isinstance(text, str) else text.decode("utf-8")
-        value = json.loads(plain, parse_constant=_no_constant, object_pairs_hook=_unique if unique_keys else None)
+        value = (_UNIQUE_DECODER if unique_keys else _DECODER).decode(plain)
         if _SURROGATE.search(plain):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
@@ -166,6 +177,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: `json.loads` and `json.dumps` make new ones for every call that asks for anything special.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_UNIQUE_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_unique)
 
 
 # ------------------------------------------------------------------------------------------------------- the converter

@@ -139,7 +139,7 @@ class _InProcessConnection(Connection):
             with anyio.move_on_after(request.deadline_seconds):
                 await exchange.done.wait()
         finally:
-            if exchange.interruptible:
+            if exchange.interruptible and not exchange.done.is_set():
                 exchange.scope.cancel()
         if not exchange.done.is_set():
             raise Unreachable(SERVER, f"no answer within {request.deadline_seconds:g} s")
@@ -194,7 +194,7 @@ class _InProcessConnection(Connection):
             scope=anyio.CancelScope(shield=self._shielded),
         )
         try:
-            self._group.start_soon(self._run, exchange, serve)
+            self._group.start_soon(self._run, exchange, serve, name=operation.name)
         except RuntimeError:  # the server's task group has ended
             raise Unreachable(SERVER, "it is not running") from None
         self._exchanges[exchange] = None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from khonsu.core.codec import loads
+from khonsu.core.codec import json_text, loads
 from khonsu.errors import InvalidRequest, KhonsuError, from_problem, to_problem
 
 
@@ -18,7 +17,7 @@ def encode(body: Mapping[str, Any]) -> bytes:
         ValueError: It holds a number without end.
 
     """
-    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    return json_text(body).encode()
 
 
 def decode(data: bytes, *, unique_keys: bool = False) -> dict[str, Any]:
