@@ -70,11 +70,20 @@ class Outcome:
     """How often each fault met each operation."""
     operations: Counter[str] = field(factory=Counter)
     """How often each operation happened."""
+    asked_seconds: float = SECONDS
+    """How long it would have been."""
+    only: tuple[int, ...] | None = None
+    """The numbers of the faults that it was left with, where some were left out."""
 
     @property
     def command(self) -> str:
         """Return the command that does it again."""
-        return f"python -m khonsu.testing.simulation --seed {self.seed} --runner {self.runner} --trace"
+        parts = ["python -m khonsu.testing.simulation", f"--seed {self.seed}", f"--runner {self.runner}"]
+        if self.asked_seconds != SECONDS:
+            parts.append(f"--seconds {self.asked_seconds:g}")
+        if self.only is not None:
+            parts.append(f"--faults {','.join(map(str, self.only)) or 'none'}")
+        return " ".join([*parts, "--trace"])
 
 
 def _fake_drivers(host: Host) -> Sequence[FakeDriver]:
@@ -185,6 +194,8 @@ class World:
             happened=tuple(self._nemesis.happened),
             pairs=self.sights.coverage.pairs,
             operations=self.sights.coverage.operations,
+            asked_seconds=self._seconds,
+            only=None if self._only is None else tuple(sorted(self._only)),
         )
 
     async def _main(self, root: Path) -> float:
