@@ -281,6 +281,34 @@ async def test_a_copy_that_was_given_up_and_still_runs_is_stopped(home: Cluster)
     assert [(one.id, one.desired) for one in answer.assignments if one.id == copy.id] == [(copy.id, Desired.STOP)]
 
 
+async def test_an_agent_that_comes_back_is_told_of_what_was_given_up(home: Cluster) -> None:
+    """A copy that was given up while its node was silent is to be stopped there, also within the same run."""
+    holder, _ = await two_with_a_copy(home, disconnect=Disconnect(stop_after="30s"))
+    [copy] = home.copies()
+    holder.kill()
+    await home.until(lambda: home.copies("web", A.LOST), seconds=120.0)
+    answer = await holder.sync()
+    assert not answer.complete
+    assert [(one.id, one.desired) for one in answer.assignments] == [(copy.id, Desired.STOP)]
+    assert (await holder.sync(report(copy, A.STOPPED))).forget == (copy.id,)
+    holder.seen = None
+    assert (await holder.sync()).assignments == ()
+
+
+async def test_only_the_present_agent_of_a_node_says_goodbye(home: Cluster) -> None:
+    """One whose place was taken does not end the lease of the other."""
+    answer = await home.joined("a")
+    first = Node(await home.connect(answer.credential), "a", answer.node, "first")
+    second = Node(await home.connect(answer.credential), "a", answer.node, "second")
+    await first.sync()
+    await second.sync()
+    with pytest.raises(Conflict, match="two agents"):
+        await first.leave(session="first")
+    assert status_of(home, "a") is NodeStatus.READY
+    await second.leave(session="second")
+    assert status_of(home, "a") is NodeStatus.DOWN
+
+
 async def test_a_node_that_was_silent_is_asked_for_all_it_has(home: Cluster) -> None:
     """Its agent may not know that it was missed; what it has is unknown until it tells of it."""
     holder, _ = await two_with_a_copy(home)

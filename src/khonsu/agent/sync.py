@@ -138,7 +138,8 @@ class Sync:
 
     async def leave(self, *, drain: bool = False) -> None:
         """Say that the agent goes away, or that all work is to be moved off its node."""
-        body = {"node": self._speaker.identity.node, **({"drain": True} if drain else {})}
+        speaker = self._speaker
+        body = {"node": speaker.identity.node, "session": speaker.session, **({"drain": True} if drain else {})}
         await self._connection.call(Request(operation="node.leave", body=body, deadline_seconds=ANSWER_SECONDS_MAX))
 
     # One request.

@@ -60,6 +60,6 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "node.join": Shape(JoinResponse, JoinRequest),
     "node.sync": Shape(SyncResponse, SyncRequest),
     "node.stream": Shape(Nothing),
-    "node.leave": Shape(Nothing, {"drain": bool}),
+    "node.leave": Shape(Nothing, {"drain": bool, "session": str}),
     "system.status": Shape(SystemStatus),
 }

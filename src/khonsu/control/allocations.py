@@ -46,12 +46,15 @@ class Allocations(Mapping[str, Allocation]):
         return tuple([self._made(key) for key in self._on_node.get(node, ())])
 
     def assigned(self, node: str, after: int) -> list[Allocation]:
-        """Return the live allocations of a node of which something else is wanted since the revision of a number."""
+        """Return the allocations of a node of which something else is wanted since the revision of a number.
+
+        They are live, or were given up: who has not heard of that may run them still.
+        """
         if self._changed.get(node, -1) <= after:
             return []
         known = self._all
         keys = [key for key in self._on_node.get(node, ()) if known[key].desired_at > after]
-        return [one for one in map(self._made, keys) if one.live]
+        return [one for one in map(self._made, keys) if one.live or one.status is AllocationStatus.LOST]
 
     def unknown(self, node: str) -> bool:
         """Return whether it is unknown what some allocation of a node does."""

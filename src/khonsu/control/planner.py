@@ -177,7 +177,10 @@ class Planner:
                 allocation = evolve(allocation, desired=Desired.STOP, desired_at=number, message=reasons[key])
             if key in given_up:
                 reason = "its node is silent for too long" if allocation.node_id in tables.nodes else "its node is gone"
-                allocation = lost(allocation, batch.now, reason)
+                # Its agent is told to stop it, should it come back and run it still.
+                allocation = evolve(
+                    lost(allocation, batch.now, reason), desired=Desired.STOP, desired_at=batch.revision.number
+                )
                 batch.event("allocation-lost", reason, allocation=allocation)
                 batch.evaluate(scene.record.key, "allocation-lost")
             batch.put(allocation)

@@ -56,10 +56,7 @@ class Sessions:
             present.last_seen = now
             return present
         if (node, name) in self._replaced or (present is not None and not fresh):
-            raise Conflict(
-                f"another agent has taken the place of this one as node {node}",
-                hint="two agents run under one identity: stop one, and join it again with a data directory of its own",
-            )
+            raise _replaced(node)
         if present is not None:
             self._replaced[node, present.name] = None
             while len(self._replaced) > REPLACED_MAX:
@@ -68,6 +65,17 @@ class Sessions:
         session = self._sessions[node] = Session(name, now, present.requests if present is not None else {})
         return session
 
+    def check(self, node: NodeId, name: str) -> None:
+        """Check that a session is the present one of a node, or that none is known.
+
+        Raises:
+            Conflict: Another agent has taken its place.
+
+        """
+        present = self._sessions.get(node)
+        if present is not None and present.name != name:
+            raise _replaced(node)
+
     def get(self, node: str) -> Session | None:
         """Return the present session of a node."""
         return self._sessions.get(node)
@@ -75,3 +83,10 @@ class Sessions:
     def forget(self, node: str) -> None:
         """Drop what is known of a node that was removed."""
         self._sessions.pop(node, None)
+
+
+def _replaced(node: NodeId) -> Conflict:
+    return Conflict(
+        f"another agent has taken the place of this one as node {node}",
+        hint="two agents run under one identity: stop one, and join it again with a data directory of its own",
+    )

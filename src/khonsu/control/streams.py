@@ -17,7 +17,7 @@ from khonsu.abc.oneway import Downward, Upward
 from khonsu.abc.transport import ByteStream
 from khonsu.control.calls import Call
 from khonsu.control.sessions import Sessions
-from khonsu.control.state import State
+from khonsu.control.state import Moves, State
 from khonsu.core.job import JSON
 from khonsu.core.protocol import AgentRequest
 from khonsu.core.records import Node
@@ -36,6 +36,9 @@ class _Wanted:
     send: MemoryObjectSendStream[bytes]
     connected: anyio.Event
     gone: anyio.Event
+    """Set when its reader has left, or its node was removed: the agent is to stop."""
+    cut: bool = False
+    """Whether it ended before its end."""
 
 
 class DownStream(Downward):
@@ -102,6 +105,14 @@ class Streams:
         self._state = state
         self._sessions = sessions
         self._wanted: dict[str, _Wanted] = {}
+        state.listeners.append(self._follow)
+
+    def _follow(self, moves: Moves) -> None:
+        """End the streams of nodes that are removed: their identity has ended."""
+        removed = {before.id for before, after in moves if isinstance(before, Node) and after is None}
+        for wanted in self._wanted.values() if removed else ():
+            if wanted.node in removed:
+                wanted.gone.set()
 
     @asynccontextmanager
     async def open(
@@ -110,7 +121,7 @@ class Streams:
         """Ask an agent for a stream; yields its bytes, in order, until the agent ends it.
 
         Raises:
-            Unavailable: The agent is not there, or does not answer.
+            Unavailable: The agent is not there, does not answer, or goes away before the end.
 
         """
         session = self._sessions.get(node.id)
@@ -129,6 +140,8 @@ class Streams:
                 raise Unavailable(f"the agent of node {node.name} does not answer")
             async with receive:
                 yield receive
+            if wanted.cut:
+                raise Unavailable(f"the agent of node {node.name} went away, and the rest did not come")
         finally:
             del self._wanted[key]
             self._withdraw(node.id, key)
@@ -153,7 +166,11 @@ class Streams:
         async with wanted.send, bare_task_group() as tasks:
             # An agent that follows a silent log must hear of it when its reader leaves.
             tasks.start_soon(_cut, wanted.gone, tasks.cancel_scope)
-            yield UpStream(wanted.send)
+            try:
+                yield UpStream(wanted.send)
+            except BaseException:
+                wanted.cut = True
+                raise
             tasks.cancel_scope.cancel()
 
     def _withdraw(self, node: str, key: str) -> None:
