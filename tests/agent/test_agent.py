@@ -294,6 +294,8 @@ async def test_an_agent_that_cannot_use_its_directory(home: Home, tmp_path: Path
         ({"labels": {"Bad Key": "x"}}, "Bad Key"),
         ({"pool": "No Pool"}, "pool"),
         ({"volumes": {"data": "/srv"}}, "not supported yet"),
+        ({"artifact_networks": ["10.0.0.1/8"]}, "artifact_networks: .*host bits"),
+        ({"artifact_networks": "10.0.0.0/8"}, "artifact_networks: .*a list of them"),
     ],
 )
 async def test_what_an_agent_cannot_be_made_of(home: Home, changes: dict[str, Any], message: str) -> None:

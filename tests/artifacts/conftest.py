@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ from khonsu.security.serving import server_context
 
 KIB = 1 << 10
 MIB = 1 << 20
+NEAR = ("127.0.0.0/8", "::1")
+"""Where the sites of these tests are."""
 
 Page = Callable[["Visit"], None]
 
@@ -181,6 +184,15 @@ def _served(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Return a folder to which everybody may pass: an agent that is root reads no file in another."""
+    with tempfile.TemporaryDirectory(prefix="khonsu-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
 def site() -> Iterator[Site]:
     """Return a web site without TLS."""
     with _served() as site:
@@ -233,6 +245,6 @@ def open_store(
     monkeypatch.setenv("SSL_CERT_FILE", str(system_ca_file))
 
     def make(**options: Any) -> ArtifactStore:
-        return ArtifactStore(tmp_path / "cache", env=SystemEnv(), **{"ca_file": ca_file, **options})
+        return ArtifactStore(tmp_path / "cache", env=SystemEnv(), **{"ca_file": ca_file, "networks": NEAR, **options})
 
     return make

@@ -14,7 +14,7 @@ import pytest
 from khonsu.artifacts import ArtifactStore, CachedArtifact
 from khonsu.env import SystemEnv
 from khonsu.errors import ArtifactError, UnsafeFile
-from tests.artifacts.conftest import KIB, MIB, Site, content, sha256
+from tests.artifacts.conftest import KIB, MIB, NEAR, Site, content, sha256
 
 pytestmark = pytest.mark.anyio
 
@@ -266,7 +266,7 @@ async def test_a_disk_that_fills_up_is_an_error_that_may_pass(site: Site, small_
     disk = small_disk("2m")
     body = content(3 * MIB)
     url = site.file("/tool", body, length=False)
-    async with ArtifactStore(disk / "cache", env=SystemEnv()) as store:
+    async with ArtifactStore(disk / "cache", env=SystemEnv(), networks=NEAR) as store:
         with pytest.raises(ArtifactError, match=r"cannot be kept in .*No space left") as caught:
             await store.fetch(url, sha256(body))
         assert caught.value.retryable

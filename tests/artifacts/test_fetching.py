@@ -344,3 +344,18 @@ async def test_the_environment_sends_no_credentials(
     async with open_store() as store:
         (await store.fetch(site.file("/tool", BODY), sha256(BODY))).release()
     assert site.asked("authorization") == [None]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "br", "IDENTITY"])
+async def test_what_is_packed_on_the_way_is_not_the_file(
+    secure_site: Site, open_store: OpenStore, encoding: str
+) -> None:
+    """A server that packs what it was asked for as it is cannot be told from another file, but by a digest."""
+    url = secure_site.page("/tool", lambda visit: visit.answer(200, BODY, Content_Encoding=encoding))
+    async with open_store() as store:
+        if encoding == "IDENTITY":
+            (await store.fetch(url)).release()
+        else:
+            with pytest.raises(ArtifactError, match=rf"sends it packed \({encoding}\).*Give the sha256"):
+                await store.fetch(url)
+        (await store.fetch(url, sha256(BODY))).release()

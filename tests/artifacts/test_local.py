@@ -39,11 +39,12 @@ async def test_a_link_to_a_file_is_followed(tmp_path: Path, open_store: OpenStor
 
 
 async def test_another_digest_is_refused(tmp_path: Path, open_store: OpenStore) -> None:
-    """A file is checked like any artifact."""
+    """A file is checked like any artifact; the error does not tell what would have been right."""
     (tmp_path / "tool").write_bytes(BODY)
     async with open_store() as store:
-        with pytest.raises(DigestMismatch):
+        with pytest.raises(DigestMismatch, match=f"its sha256 is not {sha256(b'')}") as caught:
             await store.fetch(f"file://{tmp_path}/tool", sha256(b""))
+    assert sha256(BODY) not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,26 @@ async def test_root_does_not_read_what_others_may_not(tmp_path: Path, open_store
             assert sha256(b"root:secret") not in str(caught.value)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
+async def test_root_goes_where_everybody_may(tmp_path: Path, open_store: OpenStore) -> None:
+    """A file that everybody may read in a folder that nobody may enter is private, whichever way leads to it."""
+    private, public = tmp_path / "private", tmp_path / "public"
+    for folder in (private / "inner", public):
+        folder.mkdir(parents=True)
+        (folder / "tool").write_bytes(BODY)
+    private.chmod(0o700)
+    (public / "file").symlink_to(private / "inner" / "tool")
+    (public / "folder").symlink_to("../private/inner")
+    (private / "out").symlink_to(public / "tool")
+    (public / "around").symlink_to("../public/./../public//tool")
+    refused = ["private/inner/tool", "public/file", "public/folder/tool", "private/../public/tool", "private/out"]
+    async with open_store() as store:
+        for path in [*refused, "private/nowhere"]:
+            with pytest.raises(ArtifactError, match="may not be read by everybody"):
+                await store.fetch(f"file://{tmp_path}/{path}", sha256(BODY))
+        (await store.fetch(f"file://{tmp_path}/public/around", sha256(BODY))).release()
+
+
 READER = """
 import os, sys, anyio
 from khonsu.artifacts import ArtifactStore
@@ -126,8 +147,6 @@ def test_an_agent_reads_what_its_user_may(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, 12345, 12345)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
     (tmp_path / "private").write_bytes(BODY)
     (tmp_path / "private").chmod(0o600)
     command = [sys.executable, "-c", READER, str(home / "cache"), f"file://{tmp_path}/private", sha256(BODY)]

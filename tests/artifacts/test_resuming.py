@@ -189,7 +189,7 @@ from khonsu.artifacts import ArtifactStore
 from khonsu.env import SystemEnv
 
 async def main():
-    async with ArtifactStore(sys.argv[1], env=SystemEnv()) as store:
+    async with ArtifactStore(sys.argv[1], env=SystemEnv(), networks=["127.0.0.0/8"]) as store:
         await store.fetch(sys.argv[2], sys.argv[3], progress=lambda done, total: print(done, flush=True))
 
 anyio.run(main)

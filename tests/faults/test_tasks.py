@@ -48,7 +48,8 @@ async def a_node(folder: Path) -> AsyncGenerator[Client, None]:
     limits = Limits(artifact=ARTIFACT_BYTES)
     async with ControlPlane(store=MemoryStore()) as plane, plane.client() as client:
         settings: dict[str, Any] = {"transport": plane.transport(), "drivers": [BinaryDriver()], "limits": limits}
-        async with Agent("one", data_dir=folder, on_exit="stop", env=Eager(), **settings):
+        near = ["127.0.0.0/8"]
+        async with Agent("one", data_dir=folder, on_exit="stop", env=Eager(), artifact_networks=near, **settings):
             yield client
 
 

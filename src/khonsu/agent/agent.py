@@ -22,7 +22,7 @@ from khonsu.agent.joining import join, trusted
 from khonsu.agent.limits import Limits
 from khonsu.agent.logs import LogServer
 from khonsu.agent.parts import Opened, Parts, make_parts, open_all
-from khonsu.agent.settings import Settings, check
+from khonsu.agent.settings import Settings, check, check_networks
 from khonsu.agent.sync import Speaker, Sync
 from khonsu.core.job import Resources
 from khonsu.core.secret import Secret
@@ -67,6 +67,8 @@ class Agent(Lifetime):
         on_exit: What happens to the tasks at the end: `leave` lets them run on, for the next agent; `stop` stops them;
             `drain` waits until the control plane has moved them.
         limits: How much is kept on the disk beside what tasks need.
+        artifact_networks: Where artifacts may be fetched from besides the public internet: addresses, or networks such
+            as `192.168.1.0/24`. Who submits a job says what the agent asks for, and would else ask from within.
         env: Time, chance and threads.
 
     Raises:
@@ -88,6 +90,7 @@ class Agent(Lifetime):
         resources: Resources | None = None,
         on_exit: OnExit = "leave",
         limits: Limits | None = None,
+        artifact_networks: Sequence[str] = (),
         env: Env | None = None,
     ) -> None:
         """Compose it; nothing is opened yet."""
@@ -105,6 +108,7 @@ class Agent(Lifetime):
             pool=pool,
             resources=resources,
             limits=limits if limits is not None else Limits(),
+            artifact_networks=check_networks(artifact_networks),
             env=self._env,
         )
 

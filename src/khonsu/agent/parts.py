@@ -67,6 +67,7 @@ async def open_all(settings: Settings) -> AsyncGenerator[Opened, None]:
                 env=env,
                 limit_bytes=limits.artifact_cache_bytes,
                 artifact_bytes_max=limits.artifact_bytes,
+                networks=settings.artifact_networks,
             )
         )
         for name, driver in settings.drivers.items():

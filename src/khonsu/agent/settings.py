@@ -10,6 +10,7 @@ from attrs import frozen
 from khonsu.abc.driver import AnyDriver, Driver
 from khonsu.agent.limits import Limits
 from khonsu.agent.machine import Machine, look_around
+from khonsu.artifacts.networks import parse_networks
 from khonsu.core.job import Resources
 from khonsu.core.names import check_labels, check_name
 from khonsu.drivers.supervisor import Supervisor
@@ -28,11 +29,26 @@ class Settings:
     pool: str
     resources: Resources | None
     limits: Limits
+    artifact_networks: tuple[str, ...]
     env: Env
     supervisor: Callable[..., Supervisor] = Supervisor
     """What keeps processes alive; made of a folder and `env`."""
     look_around: Callable[[Path], Machine] = look_around
     """Says what the machine is, given the data directory."""
+
+
+def check_networks(networks: Sequence[str]) -> tuple[str, ...]:
+    """Return where artifacts may be fetched from besides the public internet.
+
+    Raises:
+        InvalidRequest: One is no network.
+
+    """
+    try:
+        return tuple(map(str, parse_networks(networks)))
+    except ValueError as error:
+        hint = "Write an address, or a network such as 192.168.1.0/24"
+        raise InvalidRequest(f"artifact_networks: {error}", hint=hint) from None
 
 
 def check(

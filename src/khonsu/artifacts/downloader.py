@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from khonsu.artifacts.cache import Cache, CachedArtifact
 from khonsu.artifacts.faults import fault, mismatch
 from khonsu.artifacts.incoming import Ask, Incoming, Progress, Validator, check_size, receive
 from khonsu.artifacts.local import read_file
+from khonsu.artifacts.networks import Network
 from khonsu.artifacts.part import Part
 from khonsu.artifacts.source import Wanted
 from khonsu.env import Env
@@ -26,12 +27,15 @@ _DISK_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 class Downloader:
     """Makes downloads. Those of different keys may run at once, those of one key may not."""
 
-    def __init__(self, cache: Cache, *, env: Env, bytes_max: int, ca_file: Path | None) -> None:
-        """Take the cache, the largest size that is accepted, and certificates to trust besides the system's."""
+    def __init__(
+        self, cache: Cache, *, env: Env, bytes_max: int, ca_file: Path | None, networks: Sequence[Network]
+    ) -> None:
+        """Take the cache, the largest size that is accepted, and what to trust besides the system's and the public."""
         self._cache = cache
         self._env = env
         self._bytes_max = bytes_max
         self._ca_file = ca_file
+        self._networks = networks
         self._tls: ssl.SSLContext | None = None
         # Of which version the partial files are. Not kept on disk: after a restart only a digest can vouch for one.
         self._validators: dict[str, Validator] = {}
@@ -111,7 +115,9 @@ class Downloader:
                 self._validators.pop(wanted.key, None)
                 return incoming.validator
             if not incoming.offset:
-                raise mismatch(wanted.source.shown, expected=wanted.sha256 or "", found=found)
+                # Of a file of this machine the right digest is what shows that it is known already.
+                told = None if wanted.source.scheme == "file" else found
+                raise mismatch(wanted.source.shown, expected=wanted.sha256 or "", found=told)
             # The first half may be of another version, or was torn by a crash of the machine: once more, from zero.
             await self._env.run_blocking(part.restart)
 
@@ -133,7 +139,7 @@ class Downloader:
                 raise ArtifactError(
                     f"the certificates in {self._ca_file} cannot be used: {error}", hint=hint
                 ) from error
-        async with http.request(wanted.source, ask, context=self._tls) as incoming:
+        async with http.request(wanted.source, ask, context=self._tls, networks=self._networks) as incoming:
             yield incoming
 
     def _remember(self, key: str, validator: Validator) -> None:

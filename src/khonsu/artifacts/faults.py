@@ -20,10 +20,10 @@ def fault(shown: str, found: str, *, hint: str = "", retryable: bool = False) ->
     return error
 
 
-def mismatch(shown: str, *, expected: str, found: str) -> DigestMismatch:
-    """Return an error about bytes that are not those that were pinned."""
+def mismatch(shown: str, *, expected: str, found: str | None) -> DigestMismatch:
+    """Return an error about bytes that are not those that were pinned; without `found`, not about what they are."""
     return DigestMismatch(
-        f"artifact {shown}: its sha256 is {found}, not {expected}",
+        f"artifact {shown}: its sha256 is {f'{found}, ' if found else ''}not {expected}",
         hint="If the publisher replaced it on purpose, put the new digest into the job",
     )
 

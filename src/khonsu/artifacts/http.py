@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -15,11 +15,14 @@ import httpx
 
 from khonsu.artifacts.faults import cut, fault
 from khonsu.artifacts.incoming import Ask, Incoming, Validator
-from khonsu.artifacts.source import Source, redirected
+from khonsu.artifacts.networks import Network, resolve
+from khonsu.artifacts.source import Source, authority, redirected
 from khonsu.errors import ArtifactError
 
 REDIRECTS_MAX: Final = 5
 CONNECT_SECONDS: Final = 15.0
+CONNECT_SECONDS_SHORT: Final = 4.0
+"""For an address that is not the last one of its host."""
 SILENCE_SECONDS: Final = 30.0
 VALIDATOR_LENGTH_MAX: Final = 256
 
@@ -53,9 +56,61 @@ def _knows_authorities(context: ssl.SSLContext) -> bool:
     return directory is not None and any(Path(directory).iterdir())
 
 
+class _Web:
+    """Sends requests, each to an address that was looked at."""
+
+    def __init__(self, transport: httpx.AsyncHTTPTransport, networks: Sequence[Network]) -> None:
+        self._transport = transport
+        self._networks = networks
+
+    async def answer(self, source: Source, ask: Ask) -> tuple[httpx.Response, Source]:
+        """Send a request, again and again as redirects say; return the last answer, its body still to be read."""
+        current = source
+        for _ in range(REDIRECTS_MAX + 1):
+            response = await self._send(current, ask)
+            location = response.headers.get("location")
+            if response.status_code not in _REDIRECTS or location is None:
+                return response, current
+            await response.aclose()
+            current = redirected(current, location, pinned=ask.pinned)
+        raise fault(source.shown, f"more than {REDIRECTS_MAX} redirects", hint="Ask for the final address")
+
+    async def _send(self, source: Source, ask: Ask) -> httpx.Response:
+        """Ask the addresses of a host one after the other, until one takes the question."""
+        *others, last = await resolve(source, self._networks, seconds=CONNECT_SECONDS)
+        for address in others:
+            with suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return await self._send_to(address, source, ask, connect_seconds=CONNECT_SECONDS_SHORT)
+        try:
+            return await self._send_to(last, source, ask, connect_seconds=CONNECT_SECONDS)
+        except httpx.TransportError as error:
+            raise _no_answer(source, error) from error
+
+    async def _send_to(self, address: str, source: Source, ask: Ask, *, connect_seconds: float) -> httpx.Response:
+        """Ask one address in the name of its host, which the server's certificate must be for."""
+        try:
+            url = httpx.URL(
+                scheme=source.scheme, host=address, port=source.port, raw_path=source.target.encode("ascii")
+            )
+        except httpx.InvalidURL as error:
+            raise fault(source.shown, f"the address cannot be used ({error})") from error
+        timeout = httpx.Timeout(SILENCE_SECONDS, connect=connect_seconds)
+        extensions = {"timeout": timeout.as_dict(), "sni_hostname": source.host}
+        sent = httpx.Request("GET", url, headers=_headers(source, ask), extensions=extensions)
+        return await self._transport.handle_async_request(sent)
+
+
 @asynccontextmanager
-async def request(source: Source, ask: Ask, *, context: ssl.SSLContext) -> AsyncGenerator[Incoming, None]:
+async def request(
+    source: Source, ask: Ask, *, context: ssl.SSLContext, networks: Sequence[Network]
+) -> AsyncGenerator[Incoming, None]:
     """Ask a server for an artifact, follow its redirects, and yield its answer.
+
+    Args:
+        source: Where.
+        ask: What is there already.
+        context: Whom to trust.
+        networks: Where, besides the public internet, a connection may go.
 
     Raises:
         ArtifactError: There is no usable answer; also raised where the answer's bytes are read.
@@ -63,48 +118,29 @@ async def request(source: Source, ask: Ask, *, context: ssl.SSLContext) -> Async
     """
     # The transport, not the client: redirects, credentials and cookies are ours to decide, and nothing is taken from
     # the environment, where a .netrc or a proxy would send credentials to whom the job did not name.
-    async with httpx.AsyncHTTPTransport(verify=context, trust_env=False) as transport:
-        response, final = await _answer(transport, source, ask)
+    # No connection is used again: it was made to an address, and the next host there is another one to be proven.
+    unused = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=unused) as transport:
+        web = _Web(transport, networks)
+        response, final = await web.answer(source, ask)
         if ask.offset and not _continues(response, ask):
             await response.aclose()
             ask = Ask(pinned=ask.pinned, whole=ask.whole)
-            response, final = await _answer(transport, source, ask)
+            response, final = await web.answer(source, ask)
         try:
             yield _incoming(response, final, ask)
         finally:
             await response.aclose()
 
 
-async def _answer(transport: httpx.AsyncHTTPTransport, source: Source, ask: Ask) -> tuple[httpx.Response, Source]:
-    """Send a request, again and again as redirects say; return the last answer, its body still to be read."""
-    current = source
-    for _ in range(REDIRECTS_MAX + 1):
-        response = await _send(transport, current, ask)
-        location = response.headers.get("location")
-        if response.status_code not in _REDIRECTS or location is None:
-            return response, current
-        await response.aclose()
-        current = redirected(current, location, pinned=ask.pinned)
-    raise fault(source.shown, f"more than {REDIRECTS_MAX} redirects", hint="Ask for the final address")
-
-
-async def _send(transport: httpx.AsyncHTTPTransport, source: Source, ask: Ask) -> httpx.Response:
-    try:
-        url = httpx.URL(
-            scheme=source.scheme, host=source.host, port=source.port, raw_path=source.target.encode("ascii")
-        )
-        timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
-        sent = httpx.Request("GET", url, headers=_headers(source, ask), extensions={"timeout": timeout.as_dict()})
-        return await transport.handle_async_request(sent)
-    except httpx.InvalidURL as error:
-        raise fault(source.shown, f"the address cannot be used ({error})") from error
-    except httpx.TransportError as error:
-        raise _no_answer(source, error) from error
-
-
 def _headers(source: Source, ask: Ask) -> dict[str, str]:
     # Identity: the digest is of the bytes as they are published, not as they travel.
-    headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "khonsu"}
+    headers = {
+        "Host": authority(source),
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",
+        "User-Agent": "khonsu",
+    }
     if source.credentials is not None:
         encoded = base64.b64encode(source.credentials.reveal().encode()).decode("ascii")
         headers["Authorization"] = f"Basic {encoded}"
@@ -122,6 +158,10 @@ def _headers(source: Source, ask: Ask) -> dict[str, str]:
 
 def _incoming(response: httpx.Response, source: Source, ask: Ask) -> Incoming:
     """Judge an answer by its head."""
+    encoding = response.headers.get("content-encoding", "")
+    if not ask.pinned and encoding.lower() not in ("", "identity"):
+        found = f"the server sends it packed ({encoding[:20]}), though it was asked for the file itself"
+        raise fault(source.shown, found, hint="Give the sha256 of what it sends, or another address")
     validator = Validator(_usable(response, "etag"), _usable(response, "last-modified"))
     length = response.headers.get("content-length", "")
     length_bytes = int(length) if length.isascii() and length.isdigit() else None

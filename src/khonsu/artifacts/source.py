@@ -44,10 +44,8 @@ class Source:
     @property
     def shown(self) -> str:
         """Return it for people: without the user, password and query, which may be secret."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port in (None, _DEFAULT_PORT.get(self.scheme)) else f":{self.port}"
         path, query, _ = self.target.partition("?")
-        return f"{self.scheme}://{host}{port}{path}{'?...' if query else ''}"
+        return f"{self.scheme}://{authority(self)}{path}{'?...' if query else ''}"
 
     @property
     def path(self) -> str:
@@ -73,6 +71,13 @@ class Wanted:
     def key(self) -> str:
         """Return what makes two downloads the same one: the digest, else the address."""
         return self.sha256 or url_key(self.source)
+
+
+def authority(source: Source) -> str:
+    """Return host and port as they stand in an address and in `Host` (RFC 9110, section 7.2)."""
+    host = f"[{source.host}]" if ":" in source.host else source.host
+    port = "" if source.port in (None, _DEFAULT_PORT.get(source.scheme)) else f":{source.port}"
+    return f"{host}{port}"
 
 
 def url_key(source: Source) -> str:
@@ -104,7 +109,7 @@ def redirected(current: Source, location: str, *, pinned: bool) -> Source:
         ArtifactError: It leads to a weaker scheme, to a file, or nowhere.
 
     """
-    base = f"{current.scheme}://{_authority(current)}{current.target}"
+    base = f"{current.scheme}://{authority(current)}{current.target}"
     try:
         # Servers do send raw letters here; what browsers do with them is to escape them.
         joined = urljoin(base, quote(location, safe=_NOT_ESCAPED))
@@ -166,11 +171,6 @@ def _parse_file(parts: SplitResult, host: str, shown: str) -> Source:
     if parts.query or parts.fragment:
         raise fault(shown, "a file has no ? and no # part", hint="Write them as %3F and %23")
     return Source(scheme="file", host="", port=None, target=parts.path)
-
-
-def _authority(source: Source) -> str:
-    host = f"[{source.host}]" if ":" in source.host else source.host
-    return f"{host}:{source.port}"
 
 
 def _shown_raw(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from khonsu.artifacts.downloader import Downloader
 from khonsu.artifacts.faults import fault
 from khonsu.artifacts.flights import Flights
 from khonsu.artifacts.incoming import Progress
+from khonsu.artifacts.networks import parse_networks
 from khonsu.artifacts.placing import DamagedCopy, components, place
 from khonsu.artifacts.source import Wanted, parse_wanted
 from khonsu.env import Env
@@ -42,6 +44,7 @@ class ArtifactStore(Lifetime):
         timeout_seconds: float = TIMEOUT_SECONDS,
         downloads_max: int = DOWNLOADS_MAX,
         ca_file: Path | str | None = None,
+        networks: Iterable[str] = (),
     ) -> None:
         """Describe the store; nothing is touched before the block is entered.
 
@@ -53,6 +56,10 @@ class ArtifactStore(Lifetime):
             timeout_seconds: How long one download may take.
             downloads_max: How many downloads run at once; others wait, and their time does not run.
             ca_file: Certificates (PEM) that are trusted in addition to the system's.
+            networks: Where artifacts may be fetched from besides the public internet, such as `192.168.1.0/24`.
+
+        Raises:
+            ValueError: One of the networks is none.
 
         """
         super().__init__()
@@ -63,6 +70,7 @@ class ArtifactStore(Lifetime):
             env=env,
             bytes_max=min(artifact_bytes_max, limit_bytes),
             ca_file=Path(ca_file) if ca_file is not None else None,
+            networks=parse_networks(networks),
         )
         self._timeout_seconds = timeout_seconds
         self._slots = anyio.Semaphore(downloads_max)

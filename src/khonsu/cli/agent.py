@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 JOIN_VARIABLE = "KHONSU_JOIN"
 ON_EXIT = click.Choice(["leave", "stop", "drain"])
 
+network_option = click.option(
+    "--artifact-network",
+    "artifact_networks",
+    multiple=True,
+    metavar="NETWORK",
+    help="Where artifacts may come from besides the public internet, such as 192.168.1.0/24.",
+)
+
 
 @click.command()
 @click.option("--server", required=True, envvar="KHONSU_SERVER", metavar="URL", help="The control plane.")
@@ -39,6 +47,7 @@ ON_EXIT = click.Choice(["leave", "stop", "drain"])
 @click.option("--driver", "drivers", multiple=True, default=("binary",), show_default=True, help="How tasks can run.")
 @click.option("--cpu", metavar="CORES", help="What tasks may reserve, instead of all there is.")
 @click.option("--memory", metavar="SIZE", help="What tasks may reserve, instead of all there is.")
+@network_option
 @click.option("--join-file", metavar="FILE|-", help="A file with the join token (or KHONSU_JOIN), the first time.")
 @click.option("--ca", type=click.Path(dir_okay=False, path_type=Path), help="The certificate of the authority.")
 @click.option(
@@ -57,6 +66,7 @@ def agent(
     drivers: tuple[str, ...],
     cpu: str | None,
     memory: str | None,
+    artifact_networks: tuple[str, ...],
     join_file: str | None,
     ca: Path | None,
     on_exit: OnExit,
@@ -84,6 +94,7 @@ def agent(
             labels=given_labels,
             pool=pool,
             resources=resources,
+            artifact_networks=artifact_networks,
             on_exit=on_exit,
         )
         async with made:

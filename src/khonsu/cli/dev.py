@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from khonsu.cli.agent import ON_EXIT
+from khonsu.cli.agent import ON_EXIT, network_option
 from khonsu.cli.running import json_option
 from khonsu.cli.server import LISTEN, fingerprint_of
 from khonsu.cli.serving import Ending, announce, known_address, log_option, made_directory, serve
@@ -26,10 +26,19 @@ NODE = "dev"
     help="Where everything is kept; without one, in ~/.local/share/khonsu/dev.",
 )
 @click.option("--listen", default=LISTEN, show_default=True, metavar="HOST:PORT", help="Where it serves.")
+@network_option
 @click.option("--on-exit", type=ON_EXIT, default="stop", show_default=True, help="What happens to tasks at the end.")
 @log_option
 @json_option
-def dev(out: Out, *, data_dir: Path | None, listen: str, on_exit: OnExit, log_level: str) -> None:
+def dev(
+    out: Out,
+    *,
+    data_dir: Path | None,
+    listen: str,
+    artifact_networks: tuple[str, ...],
+    on_exit: OnExit,
+    log_level: str,
+) -> None:
     """Run a control plane and an agent for yourself, until Ctrl-C. The next `khonsu dev` goes on where it ended.
 
     Other commands find it by themselves where nothing else is chosen.
@@ -41,7 +50,15 @@ def dev(out: Out, *, data_dir: Path | None, listen: str, on_exit: OnExit, log_le
 
         directory = made_directory(data_dir if data_dir is not None else development_directory())
         async with control_plane(directory, listen, ()) as control:
-            agent = local_agent(NODE, control, directory / "node", drivers=["binary"], labels={}, on_exit=on_exit)
+            agent = local_agent(
+                NODE,
+                control,
+                directory / "node",
+                drivers=["binary"],
+                labels={},
+                artifact_networks=artifact_networks,
+                on_exit=on_exit,
+            )
             async with agent, known_address(directory, control.addresses[0]):
                 _welcome(out, directory, control.addresses[0], found=data_dir is None)
                 await ending.told()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def remote_agent(
     labels: Mapping[str, str],
     pool: str,
     resources: Resources | None,
+    artifact_networks: Sequence[str],
     on_exit: OnExit,
 ) -> Agent:
     """Return an agent of a control plane that is reached over HTTPS."""
@@ -52,6 +53,7 @@ def remote_agent(
         labels=labels,
         pool=pool,
         resources=resources,
+        artifact_networks=artifact_networks,
         on_exit=on_exit,
     )
 
@@ -63,6 +65,7 @@ def local_agent(
     *,
     drivers: Iterable[str],
     labels: Mapping[str, str],
+    artifact_networks: Sequence[str],
     on_exit: OnExit,
 ) -> Agent:
     """Return an agent of a control plane in this process, which must be running."""
@@ -72,6 +75,7 @@ def local_agent(
         drivers=load_drivers(drivers),
         data_dir=data_dir,
         labels=labels,
+        artifact_networks=artifact_networks,
         on_exit=on_exit,
     )
 
