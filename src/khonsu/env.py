@@ -7,6 +7,7 @@ with a virtual clock, seeded chance and threads that run inline.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import random
 import secrets
@@ -29,6 +30,9 @@ P = ParamSpec("P")
 
 LEAVE_SECONDS = 0.2
 """How long a call that is left may still take to end."""
+
+COLLECTOR_THRESHOLDS = (50_000, 10, 10)
+"""Of Python's garbage collector, in objects and in collections of the generation below."""
 
 
 class Worker(ABC):
@@ -247,3 +251,15 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return str(int(time.time() - time.clock_gettime(time.CLOCK_MONOTONIC))) + f"-{os.uname().nodename}"
+
+
+def calm_collector() -> None:
+    """Have Python look for garbage seldom, and never again among what is there now.
+
+    Hundreds of requests are held at a time, and each looks like garbage to come: the collector would stop everything
+    for a tenth of a second, every second or two, and find none. This is for processes that are Khonsu's own, as those
+    of the command line are; the library leaves the collector to the user.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)

@@ -7,8 +7,8 @@ from collections.abc import Generator
 
 import pytest
 
-from khonsu.cli.serving import calm_collector
 from khonsu.control.plane import ControlPlane
+from khonsu.env import calm_collector
 from khonsu.stores.memory import MemoryStore
 
 

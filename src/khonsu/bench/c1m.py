@@ -10,8 +10,8 @@ import gc
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import cycle, pairwise
 from pathlib import Path
@@ -33,7 +33,7 @@ from khonsu.core.job import Job
 from khonsu.core.records import Allocation
 from khonsu.core.states import AllocationStatus
 from khonsu.drivers.binary import BinaryConfig
-from khonsu.env import SystemEnv
+from khonsu.env import SystemEnv, calm_collector
 from khonsu.stores.sqlite import SQLiteStore
 
 JOINING = 100
@@ -106,12 +106,25 @@ async def _measure(file: Path, nodes: int, jobs: list[Job], busy: float) -> Run:
         machines = await _join(connection, nodes)
         joined = time.perf_counter()
         before = await SystemEnv().run_blocking(_memory)
-        async with _background(machines, busy) as renewals, plane.client() as client:
-            start = time.perf_counter()
-            await _submit(client, jobs, sum(group.count for job in jobs for group in job.groups))
-            seconds = time.perf_counter() - start
+        with _as_a_server():
+            async with _background(machines, busy) as renewals, plane.client() as client:
+                start = time.perf_counter()
+                await _submit(client, jobs, sum(group.count for job in jobs for group in job.groups))
+                seconds = time.perf_counter() - start
         grown = await SystemEnv().run_blocking(_memory) - before
     return Run(seconds=seconds, joining_seconds=joined - began, bytes_grown=grown, renewals=len(renewals))
+
+
+@contextmanager
+def _as_a_server() -> Generator[None, None, None]:
+    """Collect garbage as `khonsu server` does."""
+    thresholds = gc.get_threshold()
+    calm_collector()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 def _memory() -> int:

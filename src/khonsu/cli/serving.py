@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ import click
 
 from khonsu.cli.running import execute
 from khonsu.client.resolve import ADDRESS_FILE
+from khonsu.env import calm_collector
 from khonsu.errors import UnsafeFile
 from khonsu.scopes import bare_task_group
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 DATA_MODE: Final = 0o700
-COLLECTOR_THRESHOLDS: Final = (50_000, 10, 10)
-"""Of Python's garbage collector, in objects and in collections of the generation below."""
 
 
 def log_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,18 +59,6 @@ class Ending:
     def began(self) -> bool:
         """Return whether the program was told."""
         return self._told.is_set()
-
-
-def calm_collector() -> None:
-    """Have Python look for garbage seldom, and never again among what is there now.
-
-    Hundreds of requests are held at a time, and each looks like garbage to come: the collector would stop everything
-    for a tenth of a second, every second or two, and find none. This is for processes that are the command line's own;
-    the library leaves the collector to the user.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
 
 def serve(body: Callable[[Ending], Awaitable[None]], out: Out, *, log_level: str) -> None:
