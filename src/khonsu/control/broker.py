@@ -18,6 +18,9 @@ from khonsu.core.ids import EvaluationId
 from khonsu.core.records import Evaluation, Time
 from khonsu.core.states import EVALUATION, EvaluationStatus
 
+OLD_ENTRIES_MIN = 64
+"""So many entries of what was superseded are kept at least."""
+
 
 def cancelled(evaluation: Evaluation, message: str) -> Evaluation:
     """Return an evaluation that is not needed any more."""
@@ -32,6 +35,8 @@ class Broker:
         self._state = state
         self._ready: list[tuple[int, float, str]] = []
         self._later: list[tuple[float, str]] = []
+        self._due: dict[str, float] = {}
+        """When each pending evaluation that had to wait is, or was, due; of others `_later` may have old entries."""
         self._in_flight: dict[str, str] = {}
         self._changed = anyio.Event()
         state.preparers.append(self._prepare)
@@ -49,6 +54,11 @@ class Broker:
         """Return how many evaluations wait for a worker."""
         return len(self._ready)
 
+    @property
+    def put_off(self) -> int:
+        """Return how many entries there are of what is due later."""
+        return len(self._later)
+
     async def take(self) -> Evaluation:
         """Wait for the next evaluation and take it: until `give_back`, no other of its job is handed out."""
         while True:
@@ -65,8 +75,7 @@ class Broker:
         if self._in_flight.get(evaluation.job) == evaluation.id:
             del self._in_flight[evaluation.job]
         for pending in self._state.tables.evaluations_of(evaluation.job):
-            if pending.not_before <= self._state.now():
-                self._push(pending)
+            self._push(pending)
 
     def _prepare(self, batch: Batch) -> None:
         """Turn the wishes of a batch into evaluations: a job never has more than one that waits."""
@@ -108,8 +117,8 @@ class Broker:
         """Move what has become due to the ready ones."""
         now = self._state.now()
         while self._later and self._later[0][0] <= now:
-            _, key = heapq.heappop(self._later)
-            if (evaluation := self._state.tables.evaluations.get(key)) is not None:
+            due, key = heapq.heappop(self._later)
+            if self._due.get(key) == due and (evaluation := self._state.tables.evaluations.get(key)) is not None:
                 heapq.heappush(self._ready, (-evaluation.priority, evaluation.created_at, evaluation.id))
 
     def _pop(self) -> Evaluation | None:
@@ -128,14 +137,25 @@ class Broker:
 
     def _push(self, evaluation: Evaluation) -> None:
         if evaluation.status is not EvaluationStatus.PENDING:
+            self._due.pop(evaluation.id, None)
             return
-        if evaluation.not_before > self._state.now():
-            # After a restart under a clock set back, nothing waits longer than it was meant to.
-            due = min(evaluation.not_before, self._state.now() + evaluation.not_before - evaluation.created_at)
-            heapq.heappush(self._later, (due, evaluation.id))
-        elif evaluation.job not in self._in_flight:
+        now = self._state.now()
+        if evaluation.not_before > now and evaluation.id not in self._due:
+            self._put_off(evaluation, now)
+        elif self._due.get(evaluation.id, 0.0) <= now and evaluation.job not in self._in_flight:
             heapq.heappush(self._ready, (-evaluation.priority, evaluation.created_at, evaluation.id))
         self._wake()
+
+    def _put_off(self, evaluation: Evaluation, now: float) -> None:
+        """Keep an evaluation until it is due."""
+        # After a restart under a clock set back, nothing waits longer than it was meant to.
+        due = min(evaluation.not_before, now + evaluation.not_before - evaluation.created_at)
+        self._due[evaluation.id] = due
+        heapq.heappush(self._later, (due, evaluation.id))
+        if len(self._later) > 2 * len(self._due) + OLD_ENTRIES_MIN:
+            # Most of them were superseded, and some would be due in a year.
+            self._later = [(at, key) for key, at in self._due.items() if at > now]
+            heapq.heapify(self._later)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -149,5 +169,6 @@ class Broker:
     def _refill(self) -> None:
         self._ready.clear()
         self._later.clear()
+        self._due.clear()
         for evaluation in self._state.tables.evaluations.values():
             self._push(evaluation)
