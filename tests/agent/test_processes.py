@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from attrs import evolve
 
-from khonsu.agent.book import Book, Kept
+from khonsu.agent.book import Book, Kept, read
 from khonsu.agent.journal import open_journal
+from khonsu.agent.state import TaskRun
 from khonsu.core.ids import fencing_token
 from khonsu.core.job import Artifact, ArtifactSource, Restart, Task
 from khonsu.core.records import PortAssignment, TaskStatus
@@ -21,6 +23,7 @@ from khonsu.drivers.binary import BinaryConfig
 from khonsu.drivers.programs import node_platform
 from khonsu.env import SystemEnv
 from khonsu.supervisor.processes import look
+from khonsu.testing import FakeDriver
 from tests.agent.samples import a_group, an_assignment
 from tests.agent.test_logs import lines, open_fifo
 
@@ -271,3 +274,41 @@ async def test_an_exclusive_task_ends_with_the_lease(home: Home) -> None:
         assert report.message == "the lease of the node ran out"
         home.desk.stop("other")
         await home.desk.until_status("other", A.STOPPED)
+
+
+async def test_a_driver_that_is_gone_leaves_no_orphan(home: Home) -> None:
+    """An agent that is started without the driver of a task ends it, for nobody else would see it end."""
+    async with home.agent():
+        home.want("a1", SLEEP)
+        await home.desk.until_status("a1", A.RUNNING)
+        pid = the_task(home, "a1").pid
+    assert pid is not None
+    async with home.agent(drivers=[FakeDriver(home.machine)]):
+        report = await home.desk.until_status("a1", A.FAILED)
+        assert "this node has no driver 'binary'" in report.message
+        assert gone(pid)
+
+
+async def test_what_cannot_be_prepared_again_does_not_run(home: Home, tmp_path: Path) -> None:
+    """An agent that was killed between a start and its note may find that the task can be prepared no more."""
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\nexec sleep 1000\n")
+    tool.chmod(0o755)
+    async with home.agent():
+        home.want("a1", BinaryConfig(str(tool)))
+        await home.desk.until_status("a1", A.RUNNING)
+        pid = the_task(home, "a1").pid
+    assert pid is not None
+    tool.unlink()
+    async with open_journal(home.folder / "journal", SystemEnv()) as (journal, found):
+        book = Book(journal, read(found.values))
+        (state,) = book.states.values()
+        task = TaskStatus(name="one", status=TaskState.PREPARING, attempt=1)
+        progress = evolve(
+            state.progress, status=A.STARTING, tasks=(TaskRun(status=task, prepared=True, starting=True),)
+        )
+        book.note(evolve(state, progress=progress))
+    async with home.agent():
+        report = await home.desk.until_status("a1", A.FAILED)
+        assert "there is no command" in report.message
+        assert gone(pid)

@@ -10,6 +10,7 @@ import anyio
 
 from khonsu.drivers.supervisor import Supervisor
 from khonsu.env import Env
+from khonsu.errors import DriverError
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,12 @@ class Lease:
         renewed.set()
 
     async def publish(self) -> None:
-        """Tell the tasks how long the lease holds."""
+        """Tell the tasks how long the lease holds.
+
+        Raises:
+            DriverError: They cannot be told now.
+
+        """
         if math.isfinite(self.until):
             await self._supervisor.set_lease(self.until)
 
@@ -54,8 +60,8 @@ class Lease:
             if needed():
                 try:
                     await self.publish()
-                except OSError as error:
-                    _log.warning("tasks cannot be told of the lease, and end with the last one told: %s", error)
+                except DriverError as error:
+                    _log.warning("%s; they end with the last one that they were told of", error)
 
     async def wait(self) -> None:
         """Wait until the lease holds."""

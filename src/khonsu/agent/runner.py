@@ -157,43 +157,42 @@ class Runner:
         if self._end(key, task, scope):
             return
         if error is not None:
-            self._refuse(key, task, attempt, error)
+            await self._refuse(state, task, attempt, error)
         else:
             self._feed(key, Prepared(task=task, attempt=attempt))
 
     async def _start(self, state: AllocationState, action: Start, scope: anyio.CancelScope) -> None:
         key, task, attempt = state.assignment.id, action.task, action.attempt
-        unpublished: OSError | None = None
+        error: DriverError | None = None
         with scope:
-            await self._journal.durable(self._noted.get((key, task)))
-            if state.group.exclusive:
-                await self._lease.wait()
-                try:
+            try:
+                await self._journal.durable(self._noted.get((key, task)))
+                if state.group.exclusive:
+                    await self._lease.wait()
                     await self._lease.publish()
-                except OSError as error:
-                    unpublished = error
+            except DriverError as failure:
+                error = failure
         if self._end(key, task, scope):
-            return
-        if unpublished is not None:
-            failure = DriverError(f"the lease cannot be written for the task: {unpublished}")
-            failure.retryable = True
-            self._refuse(key, task, attempt, failure)
             return
         self._starting.add((key, task))
         try:
+            if error is not None:
+                raise error
             driver, context = self._context(state, task, attempt)
             handle = await call(driver, "start", driver.start(context))
-        except DriverError as error:
-            self._starting.discard((key, task))
-            self._refuse(key, task, attempt, error)
+        except DriverError as failure:
+            await self._refuse(state, task, attempt, failure)
         else:
-            self._starting.discard((key, task))
             now, at = self._env.monotonic(), Time(self._env.now())
             self._feed(key, Started(task=task, attempt=attempt, handle=handle, at=at, now=now))
+        finally:
+            self._starting.discard((key, task))
 
-    def _refuse(self, key: AllocationId, task: str, attempt: int, error: DriverError) -> None:
+    async def _refuse(self, state: AllocationState, task: str, attempt: int, error: DriverError) -> None:
+        """Tell that an attempt cannot be begun, once it is sure that no agent before this one has begun it."""
+        await self._remove(state, task, attempt)
         self._feed(
-            key,
+            state.assignment.id,
             Refused(
                 task=task,
                 attempt=attempt,
@@ -247,12 +246,16 @@ class Runner:
         self._feed(key, Halted(task=task, attempt=action.attempt))
 
     async def _remove(self, state: AllocationState, task: str, attempt: int) -> None:
-        """Remove an attempt, whatever there is of it."""
+        """Remove an attempt, whatever there is of it, and also when its driver is not there any more."""
+        key = state.assignment.id
         try:
             driver, context = self._context(state, task, attempt)
             await call(driver, "remove", driver.remove(context))
         except DriverError as error:
-            _log.warning("attempt %d of task %s of %s cannot be removed: %s", attempt, task, state.assignment.id, error)
+            try:
+                await self._workshop.end(key, task, attempt)
+            except (OSError, DriverError) as failure:
+                _log.warning("attempt %d of %s of %s cannot be removed: %s, %s", attempt, task, key, error, failure)
 
     def _context(self, state: AllocationState, task: str, attempt: int) -> tuple[AnyDriver, TaskContext[Any]]:
         """Return the driver and the context of an attempt; the latest of each task is kept."""

@@ -104,6 +104,15 @@ class Workshop:
             with await self.artifacts.fetch(source, sha256) as cached:
                 await self.artifacts.place(cached, task.directory, artifact.destination)
 
+    async def end(self, key: str, task: str, attempt: int) -> None:
+        """End what may run of an attempt, by what keeps processes alive, without its driver.
+
+        Raises:
+            OSError: It cannot be seen whether something runs.
+
+        """
+        await self.supervisor.remove(str(self.layout.attempt(key, task, attempt)))
+
     def _make_folders(self, key: str, task: str, attempt: int, user: str | None) -> None:
         self.layout.make_task(key, task, attempt, _owner(user))
 

@@ -249,11 +249,19 @@ class Supervisor:
         Args:
             deadline: In seconds of `env.monotonic()`; counted from when the request was sent that renewed the lease.
 
+        Raises:
+            DriverError: It cannot be written now.
+
         """
         # One at a time: two would write the same file, and the older could come last.
         async with self._lease_lock:
             if deadline > self._lease_until:
-                await self._env.run_blocking(self._write_lease, deadline)
+                try:
+                    await self._env.run_blocking(self._write_lease, deadline)
+                except OSError as error:
+                    failure = DriverError(f"the lease cannot be written for the tasks: {error}")
+                    failure.retryable = True
+                    raise failure from error
                 self._lease_until = deadline
 
     def _write_lease(self, deadline: float) -> None:
