@@ -174,10 +174,11 @@ class Parts:
         self.book.note_cluster(cluster)
 
     async def _mind_contact(self) -> None:
-        """End what is not to run on without contact for too long."""
+        """End what is not to run on without contact for too long; as long as the lease holds, there is contact."""
         while True:
             await self._env.sleep(CONTACT_SECONDS)
-            self.workload.cut_off(self._env.monotonic() - self.lease.contact)
+            if not self.lease.held:
+                self.workload.cut_off(self._env.monotonic() - self.lease.contact)
 
     async def look_again(self, address: str) -> bool:
         """Find out whether the node has changed, given its address; return whether it has."""

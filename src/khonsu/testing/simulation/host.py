@@ -69,6 +69,9 @@ class Host:
     ) -> None:
         """Be switched off."""
         self.name = name
+        self.labels: dict[str, str] = {}
+        self.refused = False
+        """Whether its agent was told that its node is not known any more: an operator sees it, and invites it anew."""
         self.network = network
         self.clock = HostClock(chance("clock"))
         self.disk = Disk(root, chance)

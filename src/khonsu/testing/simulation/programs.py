@@ -13,15 +13,17 @@ from khonsu.abc.scheduler import Scheduler
 from khonsu.abc.store import Commit, Store, Transaction, View
 from khonsu.abc.transport import Transport
 from khonsu.agent.agent import Agent
+from khonsu.agent.identity import FILE as IDENTITY
 from khonsu.agent.machine import Machine
 from khonsu.client.client import Client
 from khonsu.control.plane import ControlPlane
 from khonsu.control.setup import OPERATOR_TOKEN
 from khonsu.core.records import KINDS, Record
+from khonsu.core.retention import Retention
 from khonsu.core.revision import Revision
 from khonsu.core.secret import Secret
 from khonsu.env import Env
-from khonsu.errors import StoreError, Unreachable
+from khonsu.errors import StoreError, Unauthenticated, Unreachable, UnsafeFile
 from khonsu.stores.sqlite import SQLiteStore
 from khonsu.stores.wrapper import StoreWrapper
 from khonsu.testing.simulation.coverage import OPEN, WRITE
@@ -87,13 +89,20 @@ def _everything(view: View) -> tuple[Revision, list[Record]]:
 
 
 async def run_control_plane(
-    host: Host, env: SimEnv, *, oracle: Oracle, store: MakeStore, schedulers: Callable[[], Iterable[Scheduler]]
+    host: Host,
+    env: SimEnv,
+    *,
+    oracle: Oracle,
+    store: MakeStore,
+    schedulers: Callable[[], Iterable[Scheduler]],
+    retention: Callable[[], Retention | None],
 ) -> None:
     """Run a control plane at its host's address."""
     plane = ControlPlane(
         store=ObservedStore(store(host, env), oracle, host, env),
         listeners=[SimListener(host.network, host.name, env)],
         schedulers=tuple(schedulers()),
+        retention=retention(),
         data_dir=host.disk.files.root,
         env=env,
     )
@@ -127,6 +136,7 @@ class SimAgent(Agent):
             drivers=drivers,
             data_dir=host.disk.files.root,
             join_token=token,
+            labels=host.labels,
             env=env,
         )
         self._settings = evolve(
@@ -151,12 +161,18 @@ def machine(host: Host) -> Machine:
 
 
 async def run_agent(host: Host, env: SimEnv, *, control: Host, drivers: MakeDrivers, oracle: Oracle) -> None:
-    """Run an agent, which joins by an invitation if it has not joined yet."""
+    """Run an agent, which joins by an invitation if it has not joined yet, or was not taken any more."""
     oracle.sights.agent_started(host.name)
     transport = SimTransport(host.network, host.name, CONTROL, env)
-    token = None if (host.disk.files.root / "identity.json").exists() else await _invited(host, env, control)
+    joined = (host.disk.files.root / IDENTITY).exists() and not host.refused
+    token = None if joined else await _invited(host, env, control)
     agent = SimAgent(host, transport=transport, drivers=drivers(host), env=env, token=token)
-    await agent.run()
+    host.refused = False
+    try:
+        await agent.run()
+    except (Unauthenticated, UnsafeFile):
+        host.refused = True
+        raise
 
 
 async def _invited(host: Host, env: SimEnv, control: Host) -> Secret:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
 
 import anyio
@@ -19,6 +18,7 @@ from khonsu.testing.simulation.clock import true_time
 from khonsu.testing.simulation.env import SimEnv
 from khonsu.testing.simulation.network import Endpoint, Network
 from khonsu.transports.routing import find_operation
+from khonsu.transports.serving import answer
 from khonsu.transports.wire import decode, encode
 
 PATIENCE_SECONDS: Final = 30.0
@@ -174,7 +174,7 @@ class _SimConnection(Connection):
 
     async def _serve(self, exchange: _Exchange, endpoint: Endpoint) -> None:
         """Have a request served, in a task of the server."""
-        answer: bytes | None = None
+        reply: bytes | None = None
         error: KhonsuError | None = Unreachable(self._server, "it stopped before it answered")
         try:
             await endpoint.env.awake()
@@ -182,18 +182,17 @@ class _SimConnection(Connection):
             self._network.calls.arrived(self._way.source, exchange.request.operation)
             with anyio.CancelScope() as scope:
                 exchange.scopes.append(scope)
-                if not (exchange.given_up and exchange.reads):
-                    async with endpoint.transport.connect(None) as connection:
-                        try:
-                            answer, error = encode((await connection.call(exchange.request)).body), None
-                        except KhonsuError as refused:
-                            error = refused
+                if not (exchange.given_up and exchange.reads) and endpoint.handler.ready():
+                    try:
+                        reply, error = await answer(endpoint.handler, exchange.request), None
+                    except KhonsuError as refused:
+                        error = refused
             await endpoint.env.awake()
             self._network.calls.served(self._way.source, exchange.request.operation, arrived_at, error)
         finally:
-            self._network.group.start_soon(partial(self._return, exchange, answer, error))
+            self._network.group.start_soon(self._return, exchange, reply, error)
 
-    async def _return(self, exchange: _Exchange, answer: bytes | None, error: KhonsuError | None) -> None:
+    async def _return(self, exchange: _Exchange, reply: bytes | None, error: KhonsuError | None) -> None:
         """Carry an answer back; a server without power sends none."""
         network, source, target = self._network, self._way.source, self._way.target
         if target in network.dark:
@@ -202,7 +201,7 @@ class _SimConnection(Connection):
         if network.happens(network.lost_answers) or not network.passes(target, source):
             self._note(exchange, "is done, but its answer is lost")
             return
-        exchange.finish(answer, error)
+        exchange.finish(reply, error)
 
     def _note(self, exchange: _Exchange, what: str) -> None:
         self._network.note(self._way.source, f"{exchange.request.operation} {what}")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from attrs import field, frozen
 
 from khonsu.abc.scheduler import Scheduler
 from khonsu.core.job import Job
+from khonsu.core.retention import Retention
 from khonsu.testing.fake_driver import FakeDriver
 from khonsu.testing.simulation.clock import true_time
 from khonsu.testing.simulation.coverage import Pair
@@ -39,8 +41,10 @@ from khonsu.testing.simulation.programs import (
 )
 from khonsu.testing.simulation.runners import RUNNERS, RunnerName
 from khonsu.testing.simulation.sights import Sights
+from khonsu.testing.simulation.stories import ZONES, sample_stories
+from khonsu.testing.simulation.timers import drawn
 from khonsu.testing.simulation.trace import Trace
-from khonsu.testing.simulation.workload import run_client, sample_jobs
+from khonsu.testing.simulation.workload import Workload, run_client, sample_jobs
 
 SECONDS: Final = 120.0
 FAULT_SHARE: Final = 0.5
@@ -107,6 +111,8 @@ class World:
         schedulers: Makes schedulers beside the built-in ones.
         trace: Takes note of what happens.
         only: The numbers of the faults that happen; by default all that the seed has.
+        lively: Whether more happens than that jobs are submitted: they are changed, scaled, stopped and reverted, nodes
+            are drained and removed, and the timers are those of the seed. Jobs that are given are only submitted.
 
     """
 
@@ -126,6 +132,7 @@ class World:
         schedulers: Callable[[], Iterable[Scheduler]] = tuple,
         trace: Trace | None = None,
         only: Collection[int] | None = None,
+        lively: bool = True,
     ) -> None:
         """Draw what is drawn before the run."""
         self.seed = seed
@@ -147,14 +154,27 @@ class World:
         self._only = only
         self._names = [CONTROL, *(f"{CONTROL}-{number}" for number in range(2, control_planes + 1))]
         self._agent_names = [f"agent-{number}" for number in range(1, agents + 1)]
-        self._jobs = sample_jobs(jobs, self.chance("jobs")) if isinstance(jobs, int) else tuple(jobs)
         self._seconds = seconds
+        self._lively = lively
+        self._retention: Retention | None = None
+        self._workload = self._draw(jobs)
         self._faults = faults
         self._store = store
         self._drivers = drivers
         self._schedulers = schedulers
         self._group: TaskGroup
         self._nemesis: Nemesis
+
+    def _draw(self, jobs: int | Sequence[Job]) -> Workload:
+        """Draw what a client asks for."""
+        submit_seconds, seconds = self._seconds * SUBMIT_SHARE, self._seconds * FAULT_SHARE
+        make = partial(Workload, submit_seconds=submit_seconds, seconds=seconds, lively=self._lively)
+        if not isinstance(jobs, int):
+            return make(jobs=tuple(jobs))
+        if not self._lively:
+            return make(jobs=sample_jobs(jobs, self.chance("jobs")))
+        stories = sample_stories(jobs, self.chance("jobs"), submit_seconds=submit_seconds, seconds=seconds)
+        return make(stories=stories)
 
     def chance(self, name: str) -> random.Random:
         """Return a stream of chance of its own: what one part draws moves nothing in another."""
@@ -180,7 +200,8 @@ class World:
         parent = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
         root = Path(tempfile.mkdtemp(prefix="khonsu-simulation-", dir=parent))
         try:
-            seconds = RUNNERS[self.runner](str(self.seed), partial(self._main, root))
+            with drawn(self.chance("timers")) if self._lively else nullcontext() as self._retention:
+                seconds = RUNNERS[self.runner](str(self.seed), partial(self._main, root))
         finally:
             shutil.rmtree(root, ignore_errors=True)
         return Outcome(
@@ -210,15 +231,22 @@ class World:
         return true_time()
 
     def _make_hosts(self, root: Path) -> None:
-        control = partial(run_control_plane, oracle=self.oracle, store=self._store, schedulers=self._schedulers)
+        control = partial(
+            run_control_plane,
+            oracle=self.oracle,
+            store=self._store,
+            schedulers=self._schedulers,
+            retention=lambda: self._retention,
+        )
         for name in self._names:
             self._make_host(name, root, control)
         first = self.hosts[CONTROL]
         agent = partial(run_agent, control=first, drivers=self._drivers, oracle=self.oracle)
-        for name in self._agent_names:
-            self.agents.append(self._make_host(name, root, agent))
-        over = self._seconds * SUBMIT_SHARE
-        client = partial(run_client, jobs=self._jobs, over_seconds=over, control=first, oracle=self.oracle)
+        for number, name in enumerate(self._agent_names):
+            host = self._make_host(name, root, agent)
+            host.labels["zone"] = ZONES[number % len(ZONES)]
+            self.agents.append(host)
+        client = partial(run_client, workload=self._workload, control=first, oracle=self.oracle)
         self._make_host("client", root, client)
 
     def _make_host(self, name: str, root: Path, program: Callable[[Host, SimEnv], Awaitable[None]]) -> Host:
