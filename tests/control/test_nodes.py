@@ -142,6 +142,21 @@ async def test_the_copies_of_system_jobs_leave_a_drained_node_last(home: Cluster
     assert nodes_of(home.copies("all")) == [other.name]
 
 
+async def test_the_copies_of_system_jobs_outlast_what_runs_once_on_every_node(home: Cluster) -> None:
+    """Such a copy is work like any other: the system's serve it until it has ended."""
+    [node] = await home.running("a")
+    await home.client.submit(service("all", type="system"))
+    await home.until_copies("all", 1)
+    node.act = lambda _: "run"
+    await home.client.submit(service("once", type="sysbatch"))
+    [copy] = await home.until_copies("once", 1)
+    await home.client.drain_node("a", deadline="1h")
+    await anyio.sleep(30.0)
+    assert len(home.copies("all", A.RUNNING)) == 1
+    await node.sync(report(copy, A.COMPLETE, code=0))
+    await home.until(lambda: home.tables.nodes[node.id].eligibility is Eligibility.INELIGIBLE)
+
+
 async def test_a_node_that_joins_and_never_calls_is_down_after_a_lease(home: Cluster) -> None:
     """An agent may die between its join and its first call."""
     await home.node("a")

@@ -17,14 +17,13 @@ from khonsu.control.state import State
 from khonsu.core import intake
 from khonsu.core.configs import check_configs, check_scheduler
 from khonsu.core.intake import Decision
-from khonsu.core.job import Job
+from khonsu.core.job import COUNT_MAX, Job
 from khonsu.core.parse import parse_job
 from khonsu.core.records import job_key
 from khonsu.core.results import Submission
 from khonsu.core.states import Desired
 from khonsu.errors import InvalidJob, Problem
 
-COUNT_MAX = 1_000_000
 GROUPS_READ_INLINE_MAX = 50
 """A job with more groups is read on a thread."""
 

@@ -13,7 +13,7 @@ from khonsu.core.ids import NodeId
 from khonsu.core.job import Group, Job
 from khonsu.core.reconcile import Changes, reconcile
 from khonsu.core.records import JobRecord, Node
-from khonsu.core.states import Eligibility
+from khonsu.core.states import JobType
 
 if TYPE_CHECKING:
     from khonsu.core.plan import Snapshot
@@ -98,13 +98,12 @@ class Looks:
     def emptied(self) -> frozenset[NodeId]:
         """Return the draining nodes where only copies of system jobs are left."""
         tables = self._state.tables
-        draining = (node for node in tables.nodes.values() if node.eligibility is Eligibility.DRAINING)
         return frozenset(
-            node.id
-            for node in draining
+            node
+            for node in tables.draining
             if all(
-                tables.jobs[one.job_key].type.everywhere
-                for one in tables.allocations_on(node.id)
+                tables.jobs[one.job_key].type is JobType.SYSTEM
+                for one in tables.allocations_on(node)
                 if one.live and one.job_key in tables.jobs
             )
         )

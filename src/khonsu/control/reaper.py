@@ -43,7 +43,7 @@ class Reaper:
 
     async def _tick(self, now: float) -> None:
         gone = self._silent(now)
-        draining = [n for n in self._state.tables.nodes.values() if n.eligibility is Eligibility.DRAINING]
+        draining = [self._state.tables.nodes[key] for key in self._state.tables.draining]
         if not gone and not draining and not self._braking:
             return
         batch = self._state.batch()

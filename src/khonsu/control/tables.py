@@ -24,7 +24,7 @@ from khonsu.core.records import (
     Record,
     Setting,
 )
-from khonsu.core.states import EvaluationStatus
+from khonsu.core.states import Eligibility, EvaluationStatus
 from khonsu.errors import ensure
 
 K = TypeVar("K")
@@ -44,6 +44,7 @@ class Tables:
         self.settings: dict[str, Setting] = {}
         self.nodes: dict[NodeId, Node] = {}
         self.node_ids: dict[str, NodeId] = {}
+        self.draining: dict[NodeId, None] = {}
         self.jobs: dict[str, JobRecord] = {}
         self.versions: defaultdict[str, dict[int, JobVersion]] = defaultdict(dict)
         self.evaluations: dict[str, Evaluation] = {}
@@ -80,8 +81,7 @@ class Tables:
             case JobVersion():
                 self.versions[record.job][record.version] = record
             case Node():
-                self.nodes[record.id] = record
-                self.node_ids[record.name] = record.id
+                self._put_node(record)
             case Credential():
                 self.credentials[record.id] = record
             case JoinToken():
@@ -90,6 +90,14 @@ class Tables:
                 self.settings[record.key] = record
             case _:
                 pass  # events and idempotency keys are read from the store
+
+    def _put_node(self, record: Node) -> None:
+        self.nodes[record.id] = record
+        self.node_ids[record.name] = record.id
+        if record.eligibility is Eligibility.DRAINING:
+            self.draining[record.id] = None
+        else:
+            self.draining.pop(record.id, None)
 
     def _put_evaluation(self, record: Evaluation) -> None:
         if record.status in ACTIVE:
@@ -117,6 +125,7 @@ class Tables:
                 _discard(self.versions, record.job, record.version)
             case Node():
                 del self.nodes[record.id]
+                self.draining.pop(record.id, None)
                 if self.node_ids.get(record.name) == key:
                     del self.node_ids[record.name]
             case Credential():

@@ -11,6 +11,7 @@ from khonsu.core import constraints
 from khonsu.core.conditions import OPERATORS, UNARY_OPERATORS, Affinity, Constraint, Spread
 from khonsu.core.interpolation import Names, check_task, is_own_variable, known_names, variable_part
 from khonsu.core.job import Group, Job
+from khonsu.core.leases import EXCLUSIVE_KILL_SECONDS_MAX
 from khonsu.core.mistakes import join, show
 from khonsu.core.names import nearest
 from khonsu.core.policies import Update
@@ -21,7 +22,6 @@ from khonsu.errors import Problem
 GROUPS_MAX: Final = 10_000
 TASKS_MAX: Final = 100
 PORTS_MAX: Final = 1000
-EXCLUSIVE_KILL_SECONDS_MAX: Final = 30.0
 PLATFORMS: Final = (
     "linux/amd64", "linux/arm64", "linux/arm", "linux/386", "linux/riscv64", "linux/ppc64le", "linux/s390x",
     "darwin/amd64", "darwin/arm64",
