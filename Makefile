@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 SETUP := $(PYTHON) scripts/setup_env.py --venv $(VENV)
 
-.PHONY: help setup develop demo test lint format bench simulate clean
+.PHONY: help setup develop demo test lint format bench simulate mutants clean
 
 help:
 	@echo "make demo     run a control plane, an agent and a job in this process"
@@ -15,6 +15,7 @@ help:
 	@echo "make format   lay out the code and fix what can be fixed"
 	@echo "make bench    run the benchmarks (make bench NAME=latency: only that one)"
 	@echo "make simulate run the deterministic simulation (make simulate FROM=1 SEEDS=400)"
+	@echo "make mutants  plant bugs, and count the seeds that the simulation needs to find them"
 	@echo "make clean    remove everything that was made here"
 
 setup:
@@ -41,6 +42,9 @@ bench: setup
 
 simulate: develop
 	@$(VENV)/bin/python -m khonsu.testing.simulation --from $${FROM:-1} --seeds $${SEEDS:-100}
+
+mutants: develop
+	@$(VENV)/bin/python -m tests.simulation.mutants $${NAMES:-}
 
 clean:
 	rm -rf .venv .venv-* .venv.lock build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -226,6 +226,19 @@ def submitted_twice(history: History) -> None:
     history.commit(*job(version=2), evaluation(2))
 
 
+def run_twice(history: History) -> None:
+    """One submission, two runs."""
+    history.submit()
+    history.commit(job(run=2)[0], evaluation(2))
+
+
+def stopped_again(history: History) -> None:
+    """A stop comes late, and again."""
+    history.submit()
+    history.commit(job(stopped=True)[0], evaluation(2))
+    history.oracle.finished()
+
+
 def nobody_looks(history: History) -> None:
     """A job is written down, and nobody will look at it."""
     history.commit(*job())
@@ -370,6 +383,8 @@ HISTORIES: tuple[tuple[type[Invariant], Tell], ...] = (
     (AcknowledgedStays, forgotten),
     (AcknowledgedStays, set_back),
     (SubmittedOnce, submitted_twice),
+    (SubmittedOnce, run_twice),
+    (SubmittedOnce, stopped_again),
     (EachCommitIsWhole, nobody_looks),
     (EachCommitIsWhole, nobody_looks_at_an_end),
     (EachCommitIsWhole, no_version),

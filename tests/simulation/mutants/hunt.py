@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
@@ -61,4 +62,6 @@ def hunt_all(names: Sequence[str], *, seeds: int, processes: int) -> Iterator[Fo
 
 def _hunt_one(seeds: int, name: str) -> Found:
     logging.disable(logging.CRITICAL)
+    # A coroutine that is torn in two by a bug has much to say when it is collected.
+    sys.unraisablehook = lambda _: None
     return hunt(next(mutant for mutant in MUTANTS if mutant.name == name), seeds=seeds)

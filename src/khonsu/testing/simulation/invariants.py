@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import ClassVar
 
-from khonsu.core.records import Allocation, JobVersion, Node
+from khonsu.core.records import Allocation, JobRecord, JobVersion, Node
 from khonsu.core.revision import Revision
 from khonsu.core.states import AllocationStatus
 from khonsu.testing.simulation.durability import EachCommitIsWhole, FailuresLeaveNoTrace, StaysBounded
@@ -174,8 +174,10 @@ class SubmittedOnce(Invariant):
     promise: ClassVar[str] = "D2"
 
     def committed(self, moves: Moves) -> None:
-        """Count the versions; those that the control plane made by itself do not count."""
+        """Count the runs and the versions; those that the control plane made by itself do not count."""
         for before, after in moves:
+            if isinstance(after, JobRecord) and after.run > max(1, self.oracle.submitted.get(after.key, 0)):
+                self.broken(f"{after.key} is in run {after.run}, and was submitted less often")
             if not isinstance(after, JobVersion) or before is not None:
                 continue
             submitted = self.oracle.submitted.get(after.job, 0)
@@ -183,6 +185,13 @@ class SubmittedOnce(Invariant):
             known = [one for one in versions if isinstance(one, JobVersion) and one.job == after.job]
             if sum(one.failed_version is None for one in known) > submitted:
                 self.broken(f"{after.job} has version {after.version}, and was submitted {submitted} times")
+
+    def finished(self) -> None:
+        """Look whether a stop was carried out again, after something else was asked for."""
+        for job, (_, stopped) in self.oracle.asked.items():
+            record = self.oracle.jobs.get(job)
+            if record is not None and record.stopped and not stopped:
+                self.broken(f"{job} is stopped, and was asked for after that")
 
 
 INVARIANTS: tuple[type[Invariant], ...] = (
