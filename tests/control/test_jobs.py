@@ -163,6 +163,16 @@ async def test_every_mistake_is_told_at_once(home: Cluster) -> None:
     assert await home.client.jobs() == ()
 
 
+async def test_an_unknown_key_is_passed_over_and_told(home: Cluster) -> None:
+    """It may be of a later version, or mistyped: the job is taken, and the answer has the nearest name."""
+    operator = await home.operator()
+    table = {**to_json(service()), "prioritty": 99}
+    for outcome in ("created", "unchanged"):
+        answer = await operator.call(Request(operation="job.submit", body={"job": table}))
+        assert answer.body["outcome"] == outcome
+        assert answer.body["warnings"] == ["prioritty is not known here and was passed over (did you mean priority?)"]
+
+
 async def test_an_unknown_scheduler_is_refused_with_the_nearest(home: Cluster) -> None:
     """A job whose scheduler nobody has is told which it may have meant."""
     with pytest.raises(InvalidJob) as caught:

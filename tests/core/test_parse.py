@@ -30,6 +30,7 @@ from khonsu.core.job import (
     Update,
 )
 from khonsu.core.parse import parse_job, parse_jobs
+from khonsu.core.reader import PASSED_OVER_MAX
 from khonsu.core.states import JobType
 from khonsu.errors import InvalidJob, Problem
 from tests.effort import examples
@@ -382,9 +383,18 @@ def test_unknown_keys_may_be_passed_over() -> None:
     table["new"] = {"x": 1}
     table["groups"][0]["new"] = 1
     table["groups"][0]["tasks"][0]["resources"]["new"] = None
-    assert parse_job(table, ignore_unknown=True) == FULL_JOB
-    assert len(problems(table)) == 3
-    assert [each.path for each in problems({**table, "priority": 0}, ignore_unknown=True)] == ["priority"]
+    passed_over: list[Problem] = []
+    assert parse_job(table, passed_over=passed_over) == FULL_JOB
+    assert sorted(passed_over, key=str) == sorted(problems(table), key=str)
+    assert len(passed_over) == 3
+    assert [each.path for each in problems({**table, "priority": 0}, passed_over=[])] == ["priority"]
+
+
+def test_a_table_of_unknown_keys_is_told_of_in_few_words() -> None:
+    """However many keys are passed over, some are told."""
+    passed_over: list[Problem] = []
+    parse_job({**SHORT, **{f"new{number}": 1 for number in range(1000)}}, passed_over=passed_over)
+    assert len(passed_over) == PASSED_OVER_MAX
 
 
 def test_ports_of_the_wire_are_told_by_name() -> None:

@@ -44,7 +44,7 @@ class Forecasts:
 
     async def plan(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.plan`."""
-        spec = await self._jobs.read(call)
+        spec, _ = await self._jobs.read(call)
         key = job_key(spec.namespace, spec.name)
         tables = self._state.tables
         record = tables.jobs.get(key)

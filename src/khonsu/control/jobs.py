@@ -40,7 +40,7 @@ class Jobs:
 
     async def submit(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.submit`."""
-        spec = await self.read(call)
+        spec, warnings = await self.read(call)
         expected = call.optional_integer("expect_version")
         tables = self._state.tables
         key = job_key(spec.namespace, spec.name)
@@ -53,6 +53,7 @@ class Jobs:
             expect_version=expected,
             generation=generation_left(tables),
         )
+        decision = evolve(decision, warnings=(*warnings, *decision.warnings))
         return await self._carry_out(call, decision, "submit", spec)
 
     async def scale(self, call: Call) -> Mapping[str, Any]:
@@ -98,8 +99,8 @@ class Jobs:
         await self._state.commit(batch)
         return answer
 
-    async def read(self, call: Call) -> Job:
-        """Return the job of a call.
+    async def read(self, call: Call) -> tuple[Job, tuple[str, ...]]:
+        """Return the job of a call, and what its user may not have meant.
 
         Raises:
             InvalidJob: It is wrong; has every mistake that can be found here.
@@ -112,16 +113,17 @@ class Jobs:
             raise InvalidJob([Problem("namespace", found, f"{namespace!r}, which the request is about")])
         named = {**table, "namespace": namespace}
         groups = table.get("groups")
+        passed_over: list[Problem] = []
         if isinstance(groups, list) and len(groups) > GROUPS_READ_INLINE_MAX:
-            job = await self._state.env.run_blocking(parse_job, named, ignore_unknown=True)
+            job = await self._state.env.run_blocking(parse_job, named, passed_over=passed_over)
         else:
-            job = parse_job(named, ignore_unknown=True)
+            job = parse_job(named, passed_over=passed_over)
         problems = list(check_configs(job, self._configs.schemas()))
         if not self._schedulers.knows(job.scheduler):
             problems.extend(check_scheduler(job, self._schedulers.names()))
         if problems:
             raise InvalidJob(problems)
-        return job
+        return job, tuple(map(_told, passed_over))
 
     async def _carry_out(
         self, call: Call, decision: Decision, trigger: str, spec: Job | None = None
@@ -152,3 +154,9 @@ class Jobs:
         else:
             await self._state.settled()
         return answer
+
+
+def _told(unknown: Problem) -> str:
+    """Return a key that was passed over, as a warning: it may be of a later version, or mistyped."""
+    hint = f" (did you mean {unknown.nearest}?)" if unknown.nearest else ""
+    return f"{unknown.path} is not known here and was passed over{hint}"

@@ -47,19 +47,19 @@ _SHORT_KEYS: Final = (_GROUP_KEYS | _TASK_KEYS) - _JOB_KEYS
 _SHORT_FORM_KEYS: Final = tuple({*known_keys(Job), *known_keys(Group), *known_keys(Task)} - {"groups", "tasks"})
 
 
-def parse_job(table: Mapping[str, Any], /, *, base_path: str = "", ignore_unknown: bool = False) -> Job:
+def parse_job(table: Mapping[str, Any], /, *, base_path: str = "", passed_over: list[Problem] | None = None) -> Job:
     """Return the job that a table describes, checked.
 
     Args:
         table: One job, in the short or the long form, with short keys or the attributes' own names.
         base_path: Where the table is, for the paths of mistakes.
-        ignore_unknown: Whether unknown keys are passed over, as between neighbouring versions.
+        passed_over: Takes the unknown keys, which are no mistakes then: a sender may be a version ahead.
 
     Raises:
         InvalidJob: The table is wrong; has every mistake.
 
     """
-    job, problems = read_job(table, base_path=base_path, ignore_unknown=ignore_unknown)
+    job, problems = read_job(table, base_path=base_path, passed_over=passed_over)
     if problems:
         raise InvalidJob(problems)
     return job
@@ -95,11 +95,13 @@ def parse_jobs(table: Mapping[str, Any], /) -> tuple[Job, ...]:
     return tuple(jobs)
 
 
-def read_job(table: object, *, base_path: str = "", ignore_unknown: bool = False) -> tuple[Job, tuple[Problem, ...]]:
+def read_job(
+    table: object, *, base_path: str = "", passed_over: list[Problem] | None = None
+) -> tuple[Job, tuple[Problem, ...]]:
     """Return the job of a table and every mistake; where there are any, the job has stand-ins."""
     given = table.get("type") if isinstance(table, Mapping) else None
     job_type = JobType(given) if given in list(JobType) else JobType.SERVICE
-    reader = Reader(_special(job_type), ignore_unknown=ignore_unknown)
+    reader = Reader(_special(job_type), passed_over=passed_over)
     if not isinstance(table, Mapping):
         reader.wrong(base_path or "job", show(table), "a table")
         return Job("", groups=()), tuple(reader.problems)

@@ -43,6 +43,9 @@ UNITS: Final[Mapping[str, Unit]] = {
     "_bytes": Unit(size_bytes, SIZE_EXAMPLE, lambda value: value),
     "_millis": Unit(cpu_millis, CPU_EXAMPLE, Millis),
 }
+PASSED_OVER_MAX: Final = 20
+"""So many unknown keys that are no mistakes are told of."""
+
 _STAND_INS: Final[Mapping[object, Any]] = {str: "", int: 0, bool: False, Any: None}
 
 
@@ -88,15 +91,15 @@ class Reader:
 
     Args:
         special: How classes and types are read that people may write in more than one way.
-        ignore_unknown: Whether unknown keys are passed over, as on the wire, or are mistakes, as in files.
+        passed_over: Takes the unknown keys, as on the wire; without it they are mistakes, as in files.
 
     """
 
-    def __init__(self, special: Mapping[Kind, Special], *, ignore_unknown: bool = False) -> None:
+    def __init__(self, special: Mapping[Kind, Special], *, passed_over: list[Problem] | None = None) -> None:
         """Begin without mistakes."""
         self.problems: list[Problem] = []
         self._special = special
-        self._ignore_unknown = ignore_unknown
+        self._passed_over = passed_over
         self._broken: set[str] = set()
 
     def wrong(self, path: str, found: str, expected: str, *, near: str | None = None, at: str | None = None) -> None:
@@ -145,10 +148,15 @@ class Reader:
         return taken
 
     def unknown(self, name: str, path: str, known: Iterable[str]) -> None:
-        """Note a key that is not known, or pass over it."""
-        if not self._ignore_unknown and not self.full:
-            near = nearest(name, known)
-            self.wrong(join(path, name), f"the key {show(name)}", f"one of {', '.join(sorted(known))}", near=near)
+        """Note a key that is not known, as a mistake or as one that was passed over."""
+        if self.full or (self._passed_over is not None and len(self._passed_over) >= PASSED_OVER_MAX):
+            return
+        place, found, near = join(path, name), f"the key {show(name)}", nearest(name, known)
+        expected = f"one of {', '.join(sorted(known))}"
+        if self._passed_over is None:
+            self.wrong(place, found, expected, near=near)
+        else:
+            self._passed_over.append(Problem(place, found, expected, near))
 
     def attribute(self, key: Key, data: Any, path: str, at: str) -> Any:
         """Read the value of one attribute."""
