@@ -18,6 +18,7 @@ from khonsu.core.revision import ZERO, Revision
 from khonsu.errors import KhonsuError
 from khonsu.testing.fake_driver import FakeProcess
 from khonsu.testing.simulation.sights import Sights
+from khonsu.testing.simulation.story import told
 
 Moves = Sequence[tuple[Record | None, Record | None]]
 """Records before and after a commit; None where there was or is none."""
@@ -223,9 +224,9 @@ class Oracle:
                     moves.append((table.get(key), record))
                     table[key] = record
         self.revision = max(self.revision, revision)
-        for _, after in moves:
-            if isinstance(after, Allocation):
-                self._note("oracle", f"{_name(after)} {after.status} on {after.node}, wanted to {after.desired}")
+        for before, after in moves:
+            if text := told(before, after):
+                self._note("records", text)
         self._ask(lambda invariant: invariant.committed(moves))
 
     def started(self, host: str, process: FakeProcess) -> None:
@@ -268,7 +269,3 @@ class Oracle:
         self.count += 1
         for invariant in self.invariants:
             look(invariant)
-
-
-def _name(allocation: Allocation) -> str:
-    return f"{allocation.job}/{allocation.slot} ({allocation.id})"
