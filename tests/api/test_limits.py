@@ -13,7 +13,8 @@ JOBS = "/api/v1/namespaces/default/jobs"
 SYNC = "/api/v1/nodes/n/sync"
 HEAD = f"POST {JOBS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD.encode() + b"Transfer-Encoding: chunked\r\n\r\n"
-SMALL = Limits(body_bytes_max=1000, sync_bytes_max=5000)
+SMALL = Limits(body_bytes_max=500, job_bytes_max=1000, sync_bytes_max=5000)
+SCALE = f"{JOBS}/web/scale"
 BRIEF = Limits(header_seconds_max=0.1, body_seconds_max=0.1, idle_seconds_max=0.1, discard_seconds_max=0.1)
 
 
@@ -22,15 +23,23 @@ class Syncing(Counterpart):
 
     def __init__(self) -> None:
         super().__init__()
-        self._calls = {**self._calls, "node.sync": self._echo}
+        self._calls = {**self._calls, "node.sync": self._echo, "job.scale": self._echo}
 
 
 @pytest.mark.parametrize(
-    ("path", "size", "status"), [(JOBS, 1000, 200), (JOBS, 1001, 413), (SYNC, 5000, 200), (SYNC, 5001, 413)]
+    ("path", "size", "status"),
+    [
+        (SCALE, 500, 200),
+        (SCALE, 501, 413),
+        (JOBS, 1000, 200),
+        (JOBS, 1001, 413),
+        (SYNC, 5000, 200),
+        (SYNC, 5001, 413),
+    ],
 )
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_large_body_is_refused(path: str, size: int, status: int, declared: bool) -> None:
-    """A body over its limit is refused, whether its length is declared or found out; agents may send more."""
+    """A body over its limit is refused, whether its length is declared or found out; jobs and agents may send more."""
     content = b'{"job":"' + b"x" * (size - 10) + b'"}'
     async with served(Syncing(), limits=SMALL) as line:
         if declared:
@@ -47,7 +56,7 @@ async def test_a_huge_body_is_refused_before_it_came() -> None:
     async with served(limits=Limits(discard_seconds_max=0.1)) as line:
         answer = await line.ask("POST", JOBS, None, **JSON, Content_Length="9" * 15)
         assert answer.status == 413
-        assert "1MiB" in answer.body["detail"]
+        assert "4MiB" in answer.body["detail"]
         with anyio.fail_after(5):
             assert await line.closed() == b""
 

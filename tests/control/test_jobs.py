@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import json
 import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 import pytest
+from attrs import evolve
 
 from khonsu.abc.scheduler import Scheduler
 from khonsu.abc.transport import Request
+from khonsu.api.limits import JOB_BYTES_MAX
 from khonsu.control import plane
+from khonsu.core.brief import brief_job
 from khonsu.core.codec import to_json
+from khonsu.core.job import Job
 from khonsu.core.states import AllocationStatus, JobStatus
 from khonsu.errors import Conflict, InvalidJob, InvalidRequest, NotFound, VersionConflict
 from tests.control.cluster import Cluster, batch, cluster, nodes_of, service
@@ -133,6 +138,19 @@ async def test_a_finished_batch_job_can_run_again(home: Cluster) -> None:
     assert (second.outcome, second.version, second.run) == ("rerun", 1, first.run + 1)
     assert (await home.client.wait(second)).status == "complete"
     assert len(home.copies("work", A.COMPLETE)) == 2
+
+
+async def test_a_job_of_many_groups_is_sent_in_its_short_form(home: Cluster) -> None:
+    """It is the same job, and ten thousand of its groups fit into a request."""
+    [group] = service().groups
+    many = Job("many", groups=[evolve(group, name=f"group-{number}") for number in range(100)])
+    operator = await home.operator()
+    await home.client.submit(many)
+    [version] = await home.client.history("many")
+    assert version.spec == many
+    answer = await operator.call(Request(operation="job.submit", body={"job": to_json(many)}))
+    assert answer.body["outcome"] == "unchanged"
+    assert len(json.dumps(brief_job(many))) * 100 < JOB_BYTES_MAX < len(json.dumps(to_json(many))) * 100
 
 
 async def test_an_expected_version_is_checked(home: Cluster) -> None:

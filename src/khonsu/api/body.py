@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from khonsu.api.answers import refused
-from khonsu.api.limits import MIB, Limits
+from khonsu.api.limits import JOB_BYTES_MAX, Limits
 from khonsu.core.operations import Operation, Role
 from khonsu.core.units import format_duration, format_size
 from khonsu.errors import Unreachable
@@ -19,8 +19,6 @@ from khonsu.transports.wire import decode
 TOO_LARGE: Final = 413
 NOT_JSON: Final = 415
 TOO_SLOW: Final = 408
-
-LARGE_OPERATIONS: Final = frozenset({"node.sync"})
 
 
 def caller_gone() -> Unreachable:
@@ -37,7 +35,7 @@ async def read_json(operation: Operation, headers: Headers, receive: Receive, li
         Unreachable: The caller went away.
 
     """
-    most = limits.sync_bytes_max if operation.name in LARGE_OPERATIONS else limits.body_bytes_max
+    most = limits.bytes_max(operation.name)
     declared = headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > most:
         raise _too_large(most)
@@ -76,7 +74,7 @@ async def _read(receive: Receive, most: int) -> bytes:
 
 def _too_large(most: int) -> Exception:
     hint = "Split the request"
-    if most <= MIB:
+    if most <= JOB_BYTES_MAX:
         hint = "Keep large data out of the job: pass it as an artifact; or make several jobs of its groups"
     return refused(TOO_LARGE, f"the body is larger than {format_size(most)}", hint)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 MIB = 2**20
+JOB_BYTES_MAX = 4 * MIB
 
 
 @frozen(kw_only=True)
@@ -13,6 +14,8 @@ class Limits:
 
     body_bytes_max: int = MIB
     """Of the JSON body of a request."""
+    job_bytes_max: int = JOB_BYTES_MAX
+    """Of one with a job: ten thousand groups in their short form."""
     sync_bytes_max: int = 8 * MIB
     """Of that of `node.sync`, which reports all allocations of a node."""
     depth_max: int = 64
@@ -33,3 +36,9 @@ class Limits:
     connections_max: int = 10_000
     stop_seconds_max: float = 3.0
     """For writes to end when the server stops; reads, watches and streams end at once."""
+
+    def bytes_max(self, operation: str) -> int:
+        """Return how large the body of an operation may be."""
+        if operation == "node.sync":
+            return self.sync_bytes_max
+        return self.job_bytes_max if operation in ("job.submit", "job.plan") else self.body_bytes_max

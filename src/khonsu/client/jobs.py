@@ -10,12 +10,16 @@ from attrs import evolve
 from khonsu.client.asking import Asking
 from khonsu.client.targets import JobLike, named_job, named_run, placed_in
 from khonsu.client.waiting import Look, Patience, Until, Wait
+from khonsu.core.brief import brief_job
 from khonsu.core.codec import from_json, to_json
 from khonsu.core.job import Job
 from khonsu.core.records import JobVersion
 from khonsu.core.results import Explanation, JobInfo, JobPlan, JobResult, Submission
 from khonsu.core.units import DurationLike, optional_seconds, seconds
 from khonsu.errors import NotFound, WaitTimeout
+
+GROUPS_LONG_MAX = 50
+"""A job with more groups is sent in its short form."""
 
 Progress: TypeAlias = Callable[[JobResult], None]
 
@@ -153,7 +157,9 @@ class JobMethods(Asking):
 
     def _spec(self, job: Job) -> dict[str, Any]:
         placed = placed_in(job, self.namespace)
-        return {"job": to_json(placed), "namespace": placed.namespace}
+        # In the short form ten thousand groups fit into a request; in the long one every default is written out.
+        table = brief_job(placed) if len(placed.groups) > GROUPS_LONG_MAX else to_json(placed)
+        return {"job": table, "namespace": placed.namespace}
 
 
 def _ignore(_: JobResult) -> None:
