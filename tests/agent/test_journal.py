@@ -152,7 +152,7 @@ async def test_what_is_safe_is_not_waited_for_again(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_a_damaged_journal_is_set_aside(tmp_path: Path) -> None:
-    """The agent starts with nothing, the file is kept, and it is told where."""
+    """The agent starts with nothing, the file is kept, and it is told where, until somebody takes it away."""
     path = tmp_path / "journal"
     bad = HEADER + b"00000000 {}\n" + encode({"put": "a", "value": 1})
     path.write_bytes(bad)
@@ -163,7 +163,13 @@ async def test_a_damaged_journal_is_set_aside(tmp_path: Path) -> None:
         assert found.damaged == f"line 2 does not fit its checksum; it is now {aside}"
         journal.put("b", 2)
     async with open_journal(path, SystemEnv()) as (_, found):
-        assert found.values == {"b": 2}
+        assert (found.values, found.damaged) == ({"b": 2}, f"an earlier one was damaged; it is now {aside}")
+    path.unlink()
+    async with open_journal(path, SystemEnv()) as (_, found):
+        assert (found.values, found.damaged) == ({}, f"an earlier one was damaged; it is now {aside}")
+    aside.unlink()
+    async with open_journal(path, SystemEnv()) as (_, found):
+        assert found.damaged is None
 
 
 @pytest.mark.anyio

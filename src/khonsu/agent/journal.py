@@ -29,6 +29,8 @@ FORMAT: Final = 1
 COMPACT_BYTES_MIN: Final = 4 * 2**20
 COMPACT_SHARE: Final = 4
 """The file is written anew when it is larger than this many times what is live in it."""
+ASIDE: Final = ".damaged-"
+"""Between the name of a journal and the time at which it was set aside."""
 RETRY_SECONDS: Final = 1.0
 LAZY_SECONDS: Final = 0.05
 """How long a line waits for others when nobody waits for it; what is lost with it can be found out again."""
@@ -117,7 +119,7 @@ class Found:
 
     values: dict[str, JSON]
     damaged: str | None = None
-    """What was wrong with it and where it was put, if it was set aside."""
+    """What was wrong with it and where it was put, if it was set aside; or where an earlier one is that was."""
 
 
 @define(eq=False)
@@ -274,13 +276,22 @@ def _read(path: Path, now: int) -> Found:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Found(values={})
+        return Found(values={}, damaged=_earlier(path))
     try:
-        return Found(values=replay(decode(data)))
+        return Found(values=replay(decode(data)), damaged=_earlier(path))
     except Damaged as error:
-        aside = path.with_name(f"{path.name}.damaged-{now}")
+        aside = path.with_name(f"{path.name}{ASIDE}{now}")
         path.rename(aside)
         return Found(values={}, damaged=f"{error}; it is now {aside}")
+
+
+def _earlier(path: Path) -> str | None:
+    """Return where an earlier journal is that was set aside.
+
+    It is told until somebody has taken it away: an agent that ends before it was heard tells it at the next start.
+    """
+    aside = max(path.parent.glob(f"{path.name}{ASIDE}*"), default=None)
+    return None if aside is None else f"an earlier one was damaged; it is now {aside}"
 
 
 def _write(file: int, data: bytes, fsync: Callable[[int], None] | None) -> int:

@@ -15,6 +15,7 @@ from khonsu.control.planner import Planner
 from khonsu.control.sync import Sync
 from khonsu.control.unblocker import Unblocker
 from khonsu.core import reports, survivors, verify
+from khonsu.core.fleet import TakenPorts
 from khonsu.core.fleet_state import FleetState
 from tests.simulation.mutants.planting import Mutant, Patch, always, mutant, pair
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from khonsu.control.batch import Batch
-    from khonsu.core.arrays import IntArray
+    from khonsu.core.arrays import BoolArray, IntArray
     from khonsu.core.changes import Stop
     from khonsu.core.fleet import Fleet
     from khonsu.core.job import Group, Job
@@ -46,7 +47,12 @@ def plans_are_not_checked() -> Iterator[Patch]:
 @mutant
 def ports_are_given_twice() -> Iterator[Patch]:
     """A port is given that somebody has."""
+
+    def free(self: TakenPorts, port: int, rows: int, chosen: IntArray | None) -> BoolArray:
+        return np.zeros(rows if chosen is None else len(chosen), np.bool_)
+
     yield FleetState, "taken", always(False)
+    yield TakenPorts, "on", free
 
 
 @mutant

@@ -6,74 +6,56 @@ Each seed draws which of them it has, and how often.
 from __future__ import annotations
 
 import random
-from abc import ABC, abstractmethod
+import signal
 from typing import TYPE_CHECKING, ClassVar
 
-from khonsu.testing.simulation.env import BLOCKING_SECONDS
+from khonsu.abc.driver import TaskExit
+from khonsu.agent.layout import Layout
+from khonsu.testing.simulation.disk_faults import (
+    AgentDiskErrors,
+    AgentDiskFull,
+    AgentDiskLies,
+    ControlDiskLies,
+    DiskErrors,
+    DiskFull,
+    SlowDisk,
+)
+from khonsu.testing.simulation.fault import ControlFault, Fault, NetworkFault
 from khonsu.testing.simulation.programs import CONTROL
+from khonsu.testing.simulation.reigns import OldControlPlaneReturns, RestoredFromBackup
 
 if TYPE_CHECKING:
-    from khonsu.testing.simulation.host import Host
     from khonsu.testing.simulation.world import World
 
-
-class Fault(ABC):
-    """Something that goes wrong for a while.
-
-    Args:
-        world: Where it happens.
-        chance: Its victim, and whatever else is open.
-
-    """
-
-    seconds: ClassVar[tuple[float, ...]] = (0.5, 4.0, 12.0, 25.0)
-    """How long it lasts: one of these."""
-
-    def __init__(self, world: World, chance: random.Random) -> None:
-        """Choose the victim."""
-        self.world = world
-        self.chance = chance
-        self.control: Host = world.hosts[CONTROL]
-        self.agent: Host = chance.choice(world.agents)
-
-    def __str__(self) -> str:
-        """Say what happens, and to whom."""
-        return f"{type(self).__name__} of {self.agent.name}"
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Return the names of the hosts that it hurts, and not only the network between them."""
-        return (self.agent.name,)
-
-    @abstractmethod
-    def begin(self) -> None:
-        """Let it happen."""
-
-    @abstractmethod
-    def end(self) -> None:
-        """Undo it."""
-
-
-class ControlFault(Fault):
-    """A fault of the control plane's machine, whichever agent was drawn."""
-
-    def __str__(self) -> str:
-        """Say what happens."""
-        return f"{type(self).__name__} of the control plane"
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Return the control plane's name."""
-        return (CONTROL,)
-
-
-class NetworkFault(Fault):
-    """A fault of the network: every host is well."""
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Return none."""
-        return ()
+__all__ = [
+    "FAULTS",
+    "AddressChange",
+    "AgentCrash",
+    "AgentDiskErrors",
+    "AgentDiskFull",
+    "AgentDiskLies",
+    "AgentPause",
+    "AgentPowerCut",
+    "BadNetwork",
+    "ClockStep",
+    "ControlCrash",
+    "ControlCut",
+    "ControlDiskLies",
+    "ControlFault",
+    "ControlPause",
+    "ControlPowerCut",
+    "DiskErrors",
+    "DiskFull",
+    "Fault",
+    "JournalDamage",
+    "NetworkCut",
+    "NetworkFault",
+    "OldControlPlaneReturns",
+    "OneWayCut",
+    "RestoredFromBackup",
+    "SlowDisk",
+    "TaskFails",
+]
 
 
 class NetworkCut(NetworkFault):
@@ -88,6 +70,26 @@ class NetworkCut(NetworkFault):
         """Heal both ways."""
         self.world.network.heal(self.agent.name, CONTROL)
         self.world.network.heal(CONTROL, self.agent.name)
+
+
+class ControlCut(NetworkFault):
+    """Nothing passes between the control plane and any agent."""
+
+    def __str__(self) -> str:
+        """Say that it is about all."""
+        return "ControlCut from all agents"
+
+    def begin(self) -> None:
+        """Cut all ways."""
+        for agent in self.world.agents:
+            self.world.network.cut(agent.name, CONTROL)
+            self.world.network.cut(CONTROL, agent.name)
+
+    def end(self) -> None:
+        """Heal all ways."""
+        for agent in self.world.agents:
+            self.world.network.heal(agent.name, CONTROL)
+            self.world.network.heal(CONTROL, agent.name)
 
 
 class OneWayCut(NetworkFault):
@@ -134,6 +136,22 @@ class AgentCrash(Fault):
     def end(self) -> None:
         """Start it again."""
         self.world.start(self.agent)
+
+
+class JournalDamage(AgentCrash):
+    """An agent is killed, and something damages its journal before it starts again."""
+
+    def begin(self) -> None:
+        """Kill it, and change a bit somewhere before the last line, which may have been cut by a power cut as well."""
+        super().begin()
+        journal = Layout(self.agent.disk.files.root).journal
+        data = bytearray(journal.read_bytes()) if journal.exists() else bytearray()
+        end = data.rstrip(b"\n").rfind(b"\n")
+        places = [place for place in range(end) if data[place : place + 1].isalnum()]
+        if places:
+            data[self.chance.choice(places)] ^= 1
+            journal.write_bytes(data)
+            self.world.sights.damaged(self.agent.name)
 
 
 class AgentPause(Fault):
@@ -241,8 +259,10 @@ class AgentPowerCut(Fault):
         self.world.start(self.agent)
 
 
-class SlowDisk(Fault):
-    """What blocks takes long on a machine."""
+class AddressChange(Fault):
+    """A machine gets another address: what is on its way to it or from it is lost, and it is reached again at once."""
+
+    seconds: ClassVar[tuple[float, ...]] = (0.5,)
 
     def __init__(self, world: World, chance: random.Random) -> None:
         """Choose whose."""
@@ -251,44 +271,35 @@ class SlowDisk(Fault):
 
     def __str__(self) -> str:
         """Say whose."""
-        return f"SlowDisk of {self.host.name}"
+        return f"AddressChange of {self.host.name}"
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Return whose disk it is."""
-        return (self.host.name,)
+        """Return none: every host is well."""
+        return ()
 
     def begin(self) -> None:
-        """Make it slow."""
-        self.host.slow(self.chance.choice((0.05, 0.5, 2.0)))
+        """Change it."""
+        self.world.network.move(self.host.name)
 
     def end(self) -> None:
-        """Make it as it was."""
-        self.host.slow(BLOCKING_SECONDS)
+        """Leave it: it stays reachable."""
 
 
-class DiskErrors(ControlFault):
-    """Some operations on the control plane's disk end with an I/O error."""
+class TaskFails(Fault):
+    """A task ends that should not: it crashes, or is killed by somebody."""
+
+    seconds: ClassVar[tuple[float, ...]] = (0.5,)
 
     def begin(self) -> None:
-        """Let some fail."""
-        self.control.disk.databases.fails = self.chance.choice((0.001, 0.02, 0.3))
+        """End one of those that run."""
+        alive = self.agent.table.alive
+        if alive:
+            end = self.chance.choice((TaskExit(signal=int(signal.SIGKILL)), TaskExit(code=3)))
+            self.agent.table.end(self.chance.choice(alive), self.agent.clock.monotonic(), end)
 
     def end(self) -> None:
-        """Let none fail."""
-        self.control.disk.databases.fails = 0.0
-
-
-class DiskFull(ControlFault):
-    """The control plane's disk is full."""
-
-    def begin(self) -> None:
-        """Fill it."""
-        self.control.disk.databases.full = True
-
-    def end(self) -> None:
-        """Make room."""
-        self.control.disk.databases.full = False
+        """Leave it: what ended is started again by those whose business it is."""
 
 
 FAULTS: tuple[type[Fault], ...] = (
@@ -298,6 +309,8 @@ FAULTS: tuple[type[Fault], ...] = (
     ControlPowerCut,
     AgentCrash,
     AgentPause,
+    JournalDamage,
+    ControlCut,
     ClockStep,
     ControlCrash,
     ControlPause,
@@ -305,4 +318,12 @@ FAULTS: tuple[type[Fault], ...] = (
     SlowDisk,
     DiskErrors,
     DiskFull,
+    AddressChange,
+    TaskFails,
+    AgentDiskErrors,
+    AgentDiskFull,
+    AgentDiskLies,
+    ControlDiskLies,
+    RestoredFromBackup,
+    OldControlPlaneReturns,
 )
