@@ -337,6 +337,14 @@ def two_survive(history: History) -> None:
     history.oracle.finished()
 
 
+def none_survives(history: History) -> None:
+    """Both copies of a slot are told to stop."""
+    history.submit()
+    copies = allocation(1), allocation(2, node_id=node(2).id, node="agent-2")
+    history.commit(node(1), node(2), *copies)
+    history.commit(*(evolve(one, desired=Desired.STOP) for one in copies))
+
+
 def nothing_runs(history: History) -> None:
     """A service is wanted, and nothing runs."""
     history.submit()
@@ -399,6 +407,7 @@ HISTORIES: tuple[tuple[type[Invariant], Tell], ...] = (
     (NothingIsTriedForEver, looked_at_again_and_again),
     (DamageIsTold, damage_in_silence),
     (OneSurvives, two_survive),
+    (OneSurvives, none_survives),
     (ReachesWhatIsWanted, nothing_runs),
     (ReachesWhatIsWanted, not_done),
     (StaysThere, restless),

@@ -142,6 +142,39 @@ class OneSurvives(Invariant):
 
     promise: ClassVar[str] = "S9"
 
+    def committed(self, moves: Moves) -> None:
+        """Look whether all copies of a slot are stopped at once that could go on."""
+        stopped: defaultdict[tuple[str, str, int], list[Allocation]] = defaultdict(list)
+        for before, after in moves:
+            if isinstance(before, Allocation) and isinstance(after, Allocation) and _turned(before, after):
+                stopped[after.job_key, after.group, after.slot].append(after)
+        for (job, group, slot), found in stopped.items():
+            if len(found) > 1 and self._could_go_on(job, found) and not self._left(job, group, slot):
+                self.broken(f"all {len(found)} copies of slot {slot} of {job} are stopped at once")
+
+    def _could_go_on(self, job: str, copies: list[Allocation]) -> bool:
+        """Return whether nothing speaks against any of some copies but that there are several."""
+        record = self.oracle.jobs.get(job)
+        if record is None or record.stopped or record.type.everywhere or not record.type.keeps_running:
+            return False
+        nodes = [self.oracle.tables["node"].get(one.node_id) for one in copies]
+        return all(one.version == record.version for one in copies) and all(
+            isinstance(node, Node) and node.schedulable for node in nodes
+        )
+
+    def _left(self, job: str, group: str, slot: int) -> bool:
+        """Return whether a copy of a slot is to run on, or is beyond what is wanted."""
+        version = self.oracle.tables["job_version"].get(version_key(job, self.oracle.jobs[job].version))
+        if not isinstance(version, JobVersion):
+            return True
+        wanted = version.spec.group(group)
+        if wanted is None or slot >= wanted.count:
+            return True
+        return any(
+            (one.job_key, one.group, one.slot) == (job, group, slot) and one.live and one.desired is Desired.RUN
+            for one in self.oracle.allocations
+        )
+
     def finished(self) -> None:
         """Count the copies that are to run."""
         copies: defaultdict[tuple[str, str, int], list[Allocation]] = defaultdict(list)
@@ -160,6 +193,11 @@ class OneSurvives(Invariant):
             return False
         version = self.oracle.tables["job_version"].get(version_key(job, record.version))
         return isinstance(version, JobVersion) and not fails(version.spec) and not version.spec.type.everywhere
+
+
+def _turned(before: Allocation, after: Allocation) -> bool:
+    """Return whether a copy that runs is to stop now."""
+    return before.desired is Desired.RUN and after.desired is Desired.STOP and before.status is _A.RUNNING
 
 
 class DamageIsTold(Invariant):
