@@ -6,11 +6,12 @@ PYTHON ?= python3
 VENV := .venv
 SETUP := $(PYTHON) scripts/setup_env.py --venv $(VENV)
 
-.PHONY: help setup develop demo test lint format bench simulate mutants clean
+.PHONY: help setup develop demo test thorough lint format bench simulate mutants clean
 
 help:
 	@echo "make demo     run a control plane, an agent and a job in this process"
 	@echo "make test     run every check"
+	@echo "make thorough run the tests with ten times the examples and seeds (some ten minutes)"
 	@echo "make lint     run the checks that run no tests"
 	@echo "make format   lay out the code and fix what can be fixed"
 	@echo "make bench    run the benchmarks (make bench NAME=latency: only that one)"
@@ -29,6 +30,9 @@ demo: setup
 
 test: develop
 	@$(VENV)/bin/python scripts/check.py
+
+thorough: develop
+	@$(VENV)/bin/python -m pytest -q --effort full --timeout 900
 
 lint: develop
 	@$(VENV)/bin/python scripts/check.py --only format --only ruff --only imports --only mypy --only public

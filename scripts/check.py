@@ -22,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 NEWER_PYTHONS = ("3.12", "3.13")
+# What runs whole programs and worlds, and waits for them: a step of its own beside all other tests.
+WHOLE = tuple(f"tests/{name}" for name in ("bench", "cli", "examples", "faults", "simulation", "supervisor"))
 PRINTING = threading.Lock()
 
 
@@ -69,12 +71,10 @@ def steps() -> list[Step]:
     """Return every step: the longest first, and the short ones before the last long one, which they do not delay."""
     python = str(BIN / "python")
     newer = [step for version in NEWER_PYTHONS if (step := newer_python(version))]
+    pytest = (python, "-m", "pytest", "-q", "--continue-on-collection-errors", "--durations=5")
     return [
-        Step(
-            "tests",
-            ((python, "-m", "pytest", "-q", "--continue-on-collection-errors", "--durations=5"),),
-            closing_line=True,
-        ),
+        Step("tests", ((*pytest, *(f"--ignore={folder}" for folder in WHOLE)),), closing_line=True),
+        Step("tests-whole", ((*pytest, *WHOLE),), closing_line=True),
         *newer[:1],
         Step("format", ((str(BIN / "ruff"), "format", "--check", "."),)),
         Step("ruff", ((str(BIN / "ruff"), "check", "."),)),
@@ -100,12 +100,11 @@ def newer_python(version: str) -> Step | None:
         return None
     venv = f".venv-{version}"
     setup = ("--venv", venv, "--python", interpreter, "--group", "test", "--wheel")
-    selection = ("-m", "not end_to_end or every_python", "--ignore=tests/style", "--ignore=tests/docs")
     return Step(
         f"tests-{version}",
         (
             (str(BIN / "python"), "scripts/setup_env.py", *setup),
-            (str(ROOT / venv / "bin" / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", *selection),
+            (str(ROOT / venv / "bin" / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--effort=small"),
         ),
         closing_line=True,
     )

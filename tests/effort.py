@@ -15,7 +15,10 @@ import pytest
 from hypothesis import settings
 
 TESTS = Path(__file__).parent
-OLDEST_PYTHON = tuple(TESTS / name for name in ("api/test_openapi.py", "bench", "docs", "faults", "style"))
+OLDEST_PYTHON = tuple(
+    TESTS / name
+    for name in ("api/test_openapi.py", "bench", "docs", "faults", "simulation/test_regressions.py", "style")
+)
 """What only the oldest supported Python runs, and a newer one need not even import."""
 
 

@@ -266,6 +266,7 @@ def _killed_at(directory: Path, url: str, digest: str, step: int) -> int:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.costly
 async def test_killed_at_any_step_nothing_partial_is_ever_used(tmp_path: Path) -> None:
     """Whichever step is the last one, what is in the cache or a task's directory is whole, and a new start works."""
     (tmp_path / "source").write_bytes(BODY)

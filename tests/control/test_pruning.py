@@ -77,6 +77,7 @@ class Full(StoreWrapper):
         return await super().write(transaction)
 
 
+@pytest.mark.costly
 async def test_a_full_disk_ends_nothing() -> None:
     """Minutes without room: all loops go on, agents are heard, and then work goes on by itself."""
     store = Full(MemoryStore())

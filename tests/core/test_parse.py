@@ -408,6 +408,7 @@ def test_ports_of_the_wire_are_told_by_name() -> None:
     ]
 
 
+@pytest.mark.costly
 def test_a_job_of_ten_thousand_groups() -> None:
     """A job as large as it may be is read, and so is what the codec makes of it."""
     groups = [{**LONG["groups"][0], "name": f"g{index}"} for index in range(10_000)]
@@ -467,6 +468,7 @@ WRONG: list[Any] = [
 
 
 @pytest.mark.parametrize("table", [BRIEF, WIRE, {**SHORT, "count": 1}], ids=["brief", "wire", "short"])
+@pytest.mark.costly
 def test_every_field_wrong_in_every_way(table: dict[str, Any]) -> None:
     """Whatever stands in a field, it is right, or it is a mistake that is told with its path; nothing else happens."""
     wrong = 0

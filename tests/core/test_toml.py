@@ -183,6 +183,7 @@ def test_the_long_form_is_written_where_there_is_no_short_one() -> None:
         WITH_MUCH_META + "".join(f"[[groups]]\nname='g{index}'\n{META_TASK}" for index in range(8_000)),
     ],
 )  # fmt: skip
+@pytest.mark.costly
 def test_a_file_that_is_nothing_but_mistakes_takes_no_longer(text: str) -> None:
     """A mebibyte of anything is read long before the test's time is up; of very many mistakes the first are told."""
     assert len(text) <= FILE_BYTES_MAX

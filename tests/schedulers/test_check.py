@@ -201,7 +201,7 @@ def test_a_wrong_scheduler_is_found(wrong: type[Scheduler]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says", "case"), [(Mutating, "read-only", "no nodes"), (Failing, "empty sequence", "no nodes")]
+    ("wrong", "says", "case"), [(Mutating, "read-only", "no nodes"), (Failing, "empty", "no nodes")]
 )
 def test_what_a_scheduler_raises_is_named(wrong: type[Scheduler], says: str, case: str) -> None:
     """An error of the scheduler leaves the check as it is, with the case that led to it."""

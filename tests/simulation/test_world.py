@@ -65,24 +65,28 @@ FIRST = (NetworkCut, OneWayCut, BadNetwork, ControlPowerCut, AgentCrash, AgentPa
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.costly
 def test_a_late_first_request_starts_nothing_twice(runner: RunnerName) -> None:
     """A first request that was doubled on its way, and came late, had all be lost that was begun since (S2)."""
     assert World(118, runner=runner, faults=FIRST).run().violation is None
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.costly
 def test_a_clock_that_is_set_back_keeps_no_exclusive_slot_waiting(runner: RunnerName) -> None:
     """A control plane that starts a day before its records had slots wait until that day had come (S8, L1)."""
     assert World(447, runner=runner, faults=FIRST).run().violation is None
 
 
 @pytest.mark.parametrize("seed", [2, 14])
+@pytest.mark.costly
 def test_a_disk_that_fails_again_and_again_ends_no_worker(seed: int) -> None:
     """To clear the frames of an error ended a worker that had been told of an earlier one, and waited (P0)."""
     faults = (*FIRST, ControlCrash, ControlPause, AgentPowerCut, SlowDisk, DiskErrors, DiskFull)
     assert World(seed, faults=faults).run().violation is None
 
 
+@pytest.mark.costly
 def test_a_hole_in_a_journal_is_no_damage() -> None:
     """A journal whose unsafe end had a hole after a power cut was set aside, and an attempt started twice (S3)."""
     faults = (*FIRST, ControlCrash, ControlPause, AgentPowerCut, SlowDisk, DiskErrors, DiskFull)
@@ -98,6 +102,7 @@ REGRESSIONS: tuple[tuple[int, RunnerName, tuple[type[Fault], ...], str], ...] = 
 
 
 @pytest.mark.parametrize(("seed", "runner", "faults", "promise"), REGRESSIONS)
+@pytest.mark.costly
 def test_what_was_broken_once_stays_mended(
     seed: int, runner: RunnerName, faults: tuple[type[Fault], ...], promise: str
 ) -> None:
