@@ -83,5 +83,6 @@ async def test_a_key_may_be_as_long_as_it_is_said(home: Cluster) -> None:
     for _ in range(2):
         answer = await operator.call(Request(operation="job.submit", body=body, idempotency_key="k" * 255))
         assert answer.body["outcome"] == "created"
-    with pytest.raises(InvalidRequest, match="255 letters"):
-        await operator.call(Request(operation="job.submit", body=body, idempotency_key="k" * 256))
+    for wrong in ("k" * 256, "two words", "\ud800"):
+        with pytest.raises(InvalidRequest, match="255 letters of ASCII"):
+            await operator.call(Request(operation="job.submit", body=body, idempotency_key=wrong))

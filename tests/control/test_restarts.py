@@ -10,8 +10,9 @@ from khonsu.abc.transport import Request
 from khonsu.control.plane import ControlPlane
 from khonsu.core.codec import to_json
 from khonsu.core.operations import Role
+from khonsu.core.records import JobRecord
 from khonsu.core.states import AllocationStatus, NodeStatus
-from khonsu.errors import StoreError, StoreFull, Unauthenticated
+from khonsu.errors import KhonsuError, StoreError, StoreFull, Unauthenticated
 from khonsu.stores.memory import MemoryStore
 from khonsu.stores.sqlite import SQLiteStore
 from khonsu.stores.wrapper import StoreWrapper
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from khonsu.abc.store import Commit, Transaction
+    from khonsu.control.state import Moves
 
 pytestmark = pytest.mark.anyio
 
@@ -181,6 +183,43 @@ async def test_whatever_a_store_raises_is_told_to_those_who_wait_and_undone() ->
         await home.until(lambda: usable(home))
         assert await home.client.jobs() == ()
         assert (await home.client.submit(service())).outcome == "created"
+
+
+async def test_a_decision_that_fails_half_way_is_undone() -> None:
+    """What is in memory is what is on the disk, whatever mistake of ours comes in between."""
+    store = MemoryStore()
+    async with cluster(store) as home:
+        await home.running("a")
+        before = picture(home)
+
+        def fail(moves: Moves) -> None:
+            if any(isinstance(after, JobRecord) for _, after in moves):
+                home.plane.parts.state.listeners.remove(fail)
+                raise ZeroDivisionError("a mistake")
+
+        home.plane.parts.state.listeners.append(fail)
+        with pytest.raises(KhonsuError), anyio.fail_after(10):
+            await home.client.submit(service())
+        await home.until(lambda: usable(home))
+        assert picture(home) == before
+        submission = await home.client.submit(service())
+        assert (submission.outcome, (await home.client.wait(submission)).status) == ("created", "healthy")
+
+
+async def test_a_job_that_no_decision_can_be_made_of_is_given_up_and_hurts_nobody() -> None:
+    """Its evaluation fails, though the decision itself did; others are decided."""
+    async with cluster(MemoryStore()) as home:
+        await home.running("a")
+
+        def fail(moves: Moves) -> None:
+            if any(isinstance(after, JobRecord) and after.generation for _, after in moves):
+                raise ZeroDivisionError("a mistake")
+
+        home.plane.parts.state.listeners.append(fail)
+        await home.client.submit(service("bad"))
+        await home.until(lambda: usable(home) and "ZeroDivisionError" in home.tables.jobs["default/bad"].message)
+        home.plane.parts.state.listeners.remove(fail)
+        assert (await home.client.wait(await home.client.submit(service()))).status == "healthy"
 
 
 @pytest.mark.parametrize("fails", [1, 2, 3])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from attrs import define, field
@@ -17,6 +18,8 @@ from khonsu.errors import Conflict, InvalidRequest, StoreError
 
 KEY_LENGTH_MAX = 255
 """Of the key as its caller knows it."""
+
+_KEY: Final = re.compile(f"[!-~]{{1,{KEY_LENGTH_MAX}}}")
 
 
 @define(eq=False)
@@ -48,8 +51,8 @@ class Answers:
         key = call.idempotency_key
         if key is None or call.caller.role is not Role.OPERATOR or OPERATIONS[call.request.operation].reads:
             return await serve(call)
-        if len(call.request.idempotency_key or "") > KEY_LENGTH_MAX:
-            raise InvalidRequest(f"an idempotency key has at most {KEY_LENGTH_MAX} letters")
+        if not _KEY.fullmatch(call.request.idempotency_key or ""):
+            raise InvalidRequest(f"an idempotency key has at most {KEY_LENGTH_MAX} letters of ASCII, and no blanks")
         while (flight := self._flying.get(key)) is not None:
             await flight.done.wait()
         flight = self._flying[key] = _Flight()

@@ -155,6 +155,10 @@ class State:
             raise self._failed
         return self._durable
 
+    async def whole(self) -> None:
+        """Wait until the tables are what the store has, and what was decided since: not while they are rebuilt."""
+        await self._scopes.wait_until(lambda: self._failed is None, "whole")
+
     def touched(self, *scopes: str) -> Revision:
         """Return the last revision that touched one of the scopes, or a later one for what was not touched lately."""
         return self._scopes.touched(*scopes)
@@ -222,6 +226,15 @@ class State:
         ensure(batch.revision == self._open.revision, "a batch is applied before anything is awaited")
         for prepare in self.preparers:
             prepare(batch)
+        try:
+            return self._apply(batch)
+        except BaseException as error:
+            # A part of it may be in the tables, and nothing of it goes to the disk.
+            self._failed = StoreError(f"a decision failed half-way: {type(error).__name__}: {error}")
+            self._work.set()
+            raise
+
+    def _apply(self, batch: Batch) -> Group:
         changes = batch.changes
         moves: list[tuple[Record | None, Record | None]] = []
         scopes: dict[str, None] = {}
@@ -305,7 +318,9 @@ class State:
             while True:
                 await self._work.wait()
                 self._work = anyio.Event()
-                if self._open.changes:
+                if isinstance(self._failed, StoreError):
+                    await self._undo(self._open, self._failed)
+                elif self._open.changes:
                     await self._write_group()
         finally:
             for group in (self._flying, self._open):

@@ -78,11 +78,16 @@ class Worker:
         except (StoreError, Unavailable):
             raise
         except KhonsuError as error:
-            await self._planner.give_up(evaluation, str(error))
+            await self._give_up(evaluation, str(error))
         except Exception as error:  # noqa: BLE001 - a scheduler is a stranger's code
-            await self._planner.give_up(evaluation, f"{type(error).__name__}: {error}")
+            await self._give_up(evaluation, f"{type(error).__name__}: {error}")
         else:
-            await self._planner.give_up(evaluation, "other schedulers were quicker each time")
+            await self._give_up(evaluation, "other schedulers were quicker each time")
+
+    async def _give_up(self, evaluation: Evaluation, message: str) -> None:
+        # What failed may have been the decision itself, and would fail again at once after the rebuild.
+        await self._state.whole()
+        await self._planner.give_up(evaluation, message)
 
     async def _attempt(self, evaluation: Evaluation, scene: Scene, thread: Thread) -> Result:
         """Make one plan and commit it."""
