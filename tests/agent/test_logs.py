@@ -8,6 +8,8 @@ import pytest
 from khonsu.core.job import Restart
 from khonsu.core.states import AllocationStatus, JobType
 from khonsu.drivers.binary import BinaryConfig
+from khonsu.testing import FakeConfig
+from tests.agent.samples import a_group, a_task, an_assignment
 
 if TYPE_CHECKING:
     from tests.agent.conftest import Home
@@ -125,6 +127,35 @@ async def test_a_reader_that_is_gone_harms_nothing(home: Home) -> None:
         home.desk.ask("gone", allocation="a1")
         home.desk.ask("bad", allocation=5)
         assert len(await lines(home, "l1", allocation="a1")) == 3
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"allocation": "a" * 300}, {"allocation": "a1", "tail": -1}, {"allocation": "a1", "tail": 10**9}],
+)
+async def test_what_cannot_be_answered_ends_no_agent(home: Home, parameters: dict[str, Any]) -> None:
+    """A request that no control plane of ours would make is refused, and the next one is answered."""
+    async with home.agent():
+        await talk(home, "a1")
+        home.desk.ask("bad", **parameters)
+        assert len(await lines(home, "l1", allocation="a1")) == 3
+
+
+async def test_logs_that_cannot_be_read_end_no_agent(home: Home) -> None:
+    """What is no log among the logs of several tasks cuts the stream, whether or not it is followed."""
+    async with home.agent():
+        group = a_group(*(a_task(name, config=FakeConfig(run_seconds=1000.0)) for name in ("one", "two")))
+        home.desk.assign(an_assignment("a1"), group)
+        await home.desk.until_status("a1", A.RUNNING)
+        for task in ("one", "two"):
+            (home.folder / "allocations" / "a1" / ".khonsu" / task / "logs" / "stdout.0").mkdir()
+        for key, follow in (("f1", True), ("f2", False)):
+            home.desk.ask(key, allocation="a1", follow=follow)
+            await home.desk.until(lambda: not home.desk.requests)
+        await talk(home, "a2")
+        assert len(await lines(home, "l1", allocation="a2")) == 3
+        home.desk.stop("a1")
+        await home.desk.until_status("a1", A.STOPPED)
 
 
 async def test_much_output_arrives_whole(home: Home) -> None:

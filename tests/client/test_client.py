@@ -211,6 +211,9 @@ async def test_what_logs_are_wanted_of_must_be_there(data_dir: Path) -> None:
             async with client.logs("nothing"):
                 pass
         assert (caught.value.kind, caught.value.name) == ("job", "nothing")
+        with pytest.raises(khonsu.InvalidRequest, match="tail: found 10001, expected at most 10000 lines"):
+            async with client.logs("work", tail=10_001):
+                pass
 
 
 async def test_logs_go_on_when_the_agent_is_started_anew(data_dir: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from khonsu.drivers import logfiles
 from khonsu.drivers.logfiles import LINE_BYTES_MAX, LogCursor, LogEntry, read_logs
 from khonsu.env import SystemEnv
 from khonsu.supervisor.logs import LogWriter
@@ -64,6 +65,13 @@ async def test_a_last_line_without_an_end_is_a_line(tmp_path: Path) -> None:
     writer(tmp_path).write(b"one\ntwo")
     assert await texts(tmp_path) == ["one", "two"]
     assert await texts(tmp_path, tail=1) == ["two"]
+
+
+async def test_the_last_lines_take_a_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very long lines fewer are given than were asked for, and these are the last ones."""
+    monkeypatch.setattr(logfiles, "BACKLOG_BYTES_MAX", 3000)
+    writer(tmp_path).write(b"".join(b"%d%s\n" % (number, b"x" * 900) for number in range(9)))
+    assert [text[0] for text in await texts(tmp_path, tail=8)] == ["6", "7", "8"]
 
 
 async def test_bytes_that_are_no_text_are_replaced(tmp_path: Path) -> None:

@@ -9,19 +9,20 @@ from functools import partial
 from typing import Final, Literal
 
 import anyio
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import ge, le, optional
 
 from khonsu.abc.transport import ByteStream, Connection, Request
 from khonsu.agent.layout import Layout
 from khonsu.agent.workload import Workload
 from khonsu.core.codec import dumps, from_json
 from khonsu.core.ids import AllocationId, NodeId
-from khonsu.core.protocol import AgentRequest, LogLine
+from khonsu.core.protocol import TAIL_LINES_MAX, AgentRequest, LogLine
 from khonsu.core.records import Time
 from khonsu.drivers.logfiles import STREAMS, read_logs
 from khonsu.env import Env
 from khonsu.errors import KhonsuError
-from khonsu.scopes import bare_task_group
+from khonsu.scopes import bare, bare_task_group
 
 READERS_MAX: Final = 64
 BUFFER_BYTES_MAX: Final = 2**16
@@ -36,7 +37,7 @@ class LogQuery:
     task: str | None = None
     follow: bool = False
     stream: Literal["both", "stdout", "stderr"] = "both"
-    tail: int | None = None
+    tail: int | None = field(default=None, validator=optional([ge(0), le(TAIL_LINES_MAX)]))
     since: float | None = None
 
     @property
@@ -113,15 +114,16 @@ class LogServer:
                 await self._more.wait()
 
     async def _answer(self, request: AgentRequest) -> None:
-        """Answer a request; whoever asked may be gone by then, or go."""
+        """Answer a request, or cut the stream; whoever asked may be gone by then, or go."""
         try:
             query = from_json(LogQuery, request.parameters)
             async with self._readers:
                 asked = Request(operation="node.stream", body={"node": self._node, "id": request.id})
                 async with self._connection.stream(asked) as stream:
                     await self._send(query, stream)
-        except KhonsuError as error:
-            _log.info("logs of %s: %s", request.parameters.get("allocation"), error)
+        except (KhonsuError, OSError, ValueError, ExceptionGroup) as error:
+            # Several tasks may fail at once, and so may the stream. What a log cannot be, another process has made.
+            _log.info("logs of %s: %s", request.parameters.get("allocation"), bare(error))
 
     async def _send(self, query: LogQuery, stream: ByteStream) -> None:
         outgoing = _Outgoing()

@@ -16,6 +16,7 @@ from khonsu.control.heard import Heard
 from khonsu.control.state import State
 from khonsu.control.streams import Streams, fed
 from khonsu.core.job import JSON
+from khonsu.core.protocol import TAIL_LINES_MAX
 from khonsu.core.records import Allocation
 from khonsu.core.retention import latest
 from khonsu.core.states import AllocationStatus, NodeStatus
@@ -185,12 +186,16 @@ def _parameters(call: Call) -> dict[str, JSON]:
     stream = call.text("stream", "both")
     if stream not in STREAMS:
         raise InvalidRequest(f"stream: found {stream!r}, expected one of {', '.join(STREAMS)}")
+    tail = call.optional_integer("tail")
+    if tail is not None and tail > TAIL_LINES_MAX:
+        hint = "Leave it out, and take the end of what comes"
+        raise InvalidRequest(f"tail: found {tail}, expected at most {TAIL_LINES_MAX} lines", hint=hint)
     since = call.body.get("since")
     return {
         "task": call.optional_text("task"),
         "follow": call.flag("follow"),
         "stream": stream,
-        "tail": call.optional_integer("tail"),
+        "tail": tail,
         "since": None if since is None else call.number("since"),
     }
 

@@ -16,6 +16,8 @@ from khonsu.core.revision import Revision
 from khonsu.core.states import AllocationStatus, Desired, JobType
 
 PROTOCOL = 1
+TAIL_LINES_MAX = 10_000
+"""How many of the last lines of a task's output may be asked for; they are held in memory."""
 
 
 def speaks(protocol: int) -> bool:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
+from sys import getsizeof
 
 from attrs import frozen
 
@@ -19,6 +20,9 @@ from khonsu.supervisor.logs import INDEX_ENTRY
 
 LINE_BYTES_MAX = 64 * 2**10
 """A longer line is cut into several."""
+
+BACKLOG_BYTES_MAX = 8 * 2**20
+"""How much memory the last lines of a stream take at most; of more lines the first are left out."""
 
 _CHUNK_BYTES = 2**17
 _INDEX_BYTES_MAX = 2**22
@@ -223,7 +227,7 @@ async def read_logs(
         directory: Where the log files are; it need not be there yet.
         env: Time and threads.
         streams: Which streams.
-        tail: At most the last so many lines of what is there now, counted over all streams.
+        tail: At most the last so many lines of what is there now, counted over all streams; fewer of very long ones.
         since: Only what was written since this wall time, in seconds.
         follow: Whether to go on with what is written from now on, until `ended`.
         ended: Tells whether nothing can be written any more; asked before the last look.
@@ -278,9 +282,14 @@ def _backlog(cursors: Sequence[LogCursor], tail: int, since: float | None) -> li
     kept: list[LogEntry] = []
     for cursor in cursors:
         cursor.seek_tail(tail)
-        last: deque[LogEntry] = deque(maxlen=tail)
+        last: deque[LogEntry] = deque()
+        size_bytes = 0
         while lines := cursor.read():
-            last.extend(lines)
+            for line in lines:
+                last.append(line)
+                size_bytes += getsizeof(line.text)
+                while len(last) > tail or size_bytes > BACKLOG_BYTES_MAX:
+                    size_bytes -= getsizeof(last.popleft().text)
         kept += [entry for entry in last if since is None or entry.time >= since]
     return _by_time(kept)[-tail:] if tail else []
 
