@@ -7,7 +7,7 @@ VFS of its own: what a dead one still does happens on a copy that nobody else se
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from typing import Any, Final
@@ -85,6 +85,16 @@ class SimDatabaseDisk:
                 data = self._cut(kept)
                 left[name] = _Inode(data, bytearray(data))
         self.files, self._safe_files = left, dict(left)
+
+    def copy(self) -> dict[str, bytes]:
+        """Return a copy of all files, as they are between two transactions."""
+        return {name: bytes(inode.now) for name, inode in self.files.items()}
+
+    def put_back(self, files: Mapping[str, bytes]) -> None:
+        """Hold a copy instead of what is there; all of it is safe."""
+        self.fence()
+        self.files = {name: _Inode(bytearray(data), bytearray(data)) for name, data in files.items()}
+        self._safe_files = dict(self.files)
 
     def _cut(self, inode: _Inode) -> bytearray:
         data = bytearray(inode.safe)

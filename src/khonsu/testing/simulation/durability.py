@@ -83,6 +83,10 @@ class FailuresLeaveNoTrace(Invariant):
         self._same = revision == self._last
         self._last = None
 
+    def restored(self, revision: Revision) -> None:
+        """Begin anew."""
+        self._same, self._last = False, None
+
     def committed(self, moves: Moves) -> None:
         """Look whether anything has come in between."""
         now = self.oracle.revision
@@ -113,6 +117,12 @@ class StaysBounded(Invariant):
         super().__init__(world)
         self._ended: dict[str, float] = {}
         self._events: dict[str, float] = {}
+
+    def restored(self, revision: Revision) -> None:
+        """Begin anew with what is there."""
+        self._ended.clear()
+        self._events.clear()
+        self.committed([(None, one) for kind in ("evaluation", "event") for one in self.oracle.tables[kind].values()])
 
     def committed(self, moves: Moves) -> None:
         """Count the looks that wait, and note when something ended."""

@@ -10,6 +10,7 @@ the old one. `/dev/shm` is none of these.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -32,14 +33,14 @@ class _File:
 
 
 @frozen
-class _Folder:
+class Folder:
     """A folder of an image."""
 
     mode: int
     entries: dict[str, _Image]
 
 
-_Image: TypeAlias = _File | _Folder
+_Image: TypeAlias = _File | Folder
 
 
 @define
@@ -68,9 +69,22 @@ class FileDisk:
         self._safe: dict[int, _Safe] = {}
         self.lies = 0.0
         """The share of the times when the disk only says that something is safe."""
+        self.fails = 0.0
+        """The share of the times when what was waited for ends with an I/O error."""
+        self.full = False
+        """Whether there is no room: seen when it is waited for, as on a disk that gives room late."""
 
     def fsync(self, descriptor: int) -> None:
-        """Take note that what an open file or folder holds is safe."""
+        """Take note that what an open file or folder holds is safe.
+
+        Raises:
+            OSError: It is not, as a fault wants it.
+
+        """
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.fails and self._chance.random() < self.fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         if self.lies and self._chance.random() < self.lies:
             return
         status = os.fstat(descriptor)
@@ -81,7 +95,14 @@ class FileDisk:
 
     def power_cut(self) -> None:
         """Lose what was not waited for, or some of it."""
-        image = self._cut_folder(self.root)
+        self.put_back(self._cut_folder(self.root))
+
+    def copy(self) -> Folder:
+        """Return a copy of all files."""
+        return _copied(self.root)
+
+    def put_back(self, image: Folder) -> None:
+        """Hold what an image says instead of all that is there; all of it is safe then."""
         for entry in os.scandir(self.root):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
@@ -90,7 +111,7 @@ class FileDisk:
         self._safe.clear()
         self._lay_out(self.root, image)
 
-    def _cut_folder(self, folder: Path) -> _Folder:
+    def _cut_folder(self, folder: Path) -> Folder:
         """Return what is left of a folder."""
         status = folder.stat()
         safe = self._safe.get(status.st_ino)
@@ -106,7 +127,7 @@ class FileDisk:
                 left = self._old(old) if old is not None else None
             if left is not None:
                 entries[name] = left
-        return _Folder(status.st_mode, entries)
+        return Folder(status.st_mode, entries)
 
     def _cut_entry(self, path: Path, inode: int) -> _Image | None:
         """Return what is left of something whose name is there."""
@@ -124,7 +145,7 @@ class FileDisk:
         safe = self._safe.get(inode)
         if safe is None:
             return None
-        return safe.image if safe.image is not None else _Folder(stat.S_IFDIR | 0o700, {})
+        return safe.image if safe.image is not None else Folder(stat.S_IFDIR | 0o700, {})
 
     def _mixed(self, old: bytes, new: bytes) -> bytes:
         """Return one of the things that may be left of a file: its length is that of either, and so is each sector."""
@@ -139,12 +160,12 @@ class FileDisk:
                 mixed[start : start + len(fresh)] = fresh
         return bytes(mixed)
 
-    def _lay_out(self, folder: Path, image: _Folder) -> None:
+    def _lay_out(self, folder: Path, image: Folder) -> None:
         """Make what an image says; all of it is safe then."""
         safe = _Safe()
         for name, left in image.entries.items():
             path = folder / name
-            if isinstance(left, _Folder):
+            if isinstance(left, Folder):
                 path.mkdir()
                 path.chmod(stat.S_IMODE(left.mode))
                 self._lay_out(path, left)
@@ -156,6 +177,18 @@ class FileDisk:
                 self._safe[inode] = _Safe(left)
                 safe.entries[name] = inode
         self._safe[folder.stat().st_ino] = safe
+
+
+def _copied(folder: Path) -> Folder:
+    """Return an image of a folder as it is now."""
+    entries: dict[str, _Image] = {}
+    for path in sorted(folder.iterdir()):
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            entries[path.name] = _copied(path)
+        elif stat.S_ISREG(status.st_mode):
+            entries[path.name] = _File(status.st_mode, path.read_bytes())
+    return Folder(folder.stat().st_mode, entries)
 
 
 def _content(descriptor: int, size: int) -> bytes:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
+from attrs import frozen
 
 from khonsu.errors import KhonsuError
 from khonsu.scopes import bare
 from khonsu.testing.simulation.clock import HostClock
 from khonsu.testing.simulation.database import SimDatabaseDisk
 from khonsu.testing.simulation.env import BLOCKING_SECONDS, SimEnv
-from khonsu.testing.simulation.files import FileDisk
+from khonsu.testing.simulation.files import FileDisk, Folder
 from khonsu.testing.simulation.network import Network
 from khonsu.testing.simulation.processes import ProcessTable, Watchers
 
@@ -24,6 +25,14 @@ RESTART_SECONDS: Final = 1.0
 
 Streams = Callable[[str], random.Random]
 """Makes a stream of chance by its name."""
+
+
+@frozen
+class Copy:
+    """A copy of a disk."""
+
+    files: Folder
+    databases: Mapping[str, bytes]
 
 
 class Disk:
@@ -38,6 +47,15 @@ class Disk:
         """Lose what was not waited for, or some of it."""
         self.files.power_cut()
         self.databases.power_cut()
+
+    def copy(self) -> Copy:
+        """Return a copy of all that is on it."""
+        return Copy(self.files.copy(), self.databases.copy())
+
+    def put_back(self, copy: Copy) -> None:
+        """Hold a copy instead of what is on it."""
+        self.files.put_back(copy.files)
+        self.databases.put_back(copy.databases)
 
 
 class Host:
@@ -72,6 +90,8 @@ class Host:
         self.labels: dict[str, str] = {}
         self.refused = False
         """Whether its agent was told that its node is not known any more: an operator sees it, and invites it anew."""
+        self.term: int | None = None
+        """The term that its control plane is to begin, if its database was put back from a copy."""
         self.network = network
         self.clock = HostClock(chance("clock"))
         self.disk = Disk(root, chance)
@@ -190,6 +210,23 @@ class Host:
         env.fence()
         self.disk.databases.fence()
         self._env = None
+
+    def put_back(self, copy: Copy, *, term: int | None) -> None:
+        """Have it hold a copy of a disk instead of what it holds; it must not run.
+
+        Args:
+            copy: What it holds then, safely.
+            term: The term that its control plane begins then; None for a copy that goes on as it was.
+
+        """
+        self._note(self.name, "has its disk put back" if term is None else f"has its disk put back, for term {term}")
+        self.disk.put_back(copy)
+        self.term = term
+
+    def switch_off(self) -> None:
+        """Switch it off for good, and with it what its answers are."""
+        if self._powered:
+            self.power_cut()
 
     def slow(self, seconds: float) -> None:
         """Have calls on the threads of its program take so long on average, as on a slow disk."""

@@ -42,6 +42,11 @@ class CapacityHolds(Invariant):
         super().__init__(world)
         self._on: defaultdict[str, dict[str, Allocation]] = defaultdict(dict)
 
+    def restored(self, revision: Revision) -> None:
+        """Begin anew with what is there."""
+        self._on.clear()
+        self.committed([(None, one) for one in self.oracle.allocations])
+
     def committed(self, moves: Moves) -> None:
         """Count again on the nodes that got something."""
         touched: dict[str, None] = {}

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from khonsu.testing.simulation.faults import Fault
+from khonsu.testing.simulation.fault import Fault
 
 if TYPE_CHECKING:
     from khonsu.testing.simulation.world import World
 
-SHARE: Final = 0.6
-"""How likely a seed has a fault."""
 PAUSES_SECONDS: Final = (3.0, 8.0, 20.0)
 """How long it is on average until the next fault; a seed has one of these."""
 
@@ -42,7 +40,7 @@ class Nemesis:
         self._world = world
         self._chance = chance
         self._only = only
-        self.faults = [fault for fault in faults if chance.random() < SHARE]
+        self.faults = [fault for fault in faults if chance.random() < fault.share]
         self.pause_seconds = chance.choice(PAUSES_SECONDS)
         self.happened: list[int] = []
         """The numbers of those that have begun."""
@@ -65,6 +63,7 @@ class Nemesis:
         self.happened.append(number)
         self._world.note("nemesis", f"fault {number}: {fault} begins, for {seconds:g} s")
         self._world.sights.fault_began(number, fault)
+        self._world.excused |= fault.excuses
         fault.begin()
         try:
             await anyio.sleep(seconds)

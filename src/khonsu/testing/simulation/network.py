@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -74,11 +75,35 @@ class Network:
     dark: set[str] = field(factory=set)
     """Hosts without power: they do not even refuse."""
     endpoints: dict[str, Endpoint] = field(factory=dict)
+    moves: Counter[str] = field(factory=Counter)
+    """How often the address of each host has changed: what is on its way then does not arrive."""
+    strays: dict[str, str] = field(factory=dict)
+    """Hosts that take another one for the control plane, once they have heard of `stray_term`."""
+    stray_term: int = 0
+    terms: dict[str, int] = field(factory=dict)
+    """The last term that each host has heard of."""
     _numbers: Iterator[int] = field(factory=count)
 
     def next_number(self) -> int:
         """Return the number of the next request."""
         return next(self._numbers)
+
+    def target(self, source: str, address: str) -> str:
+        """Return the host that an address leads to, from a host."""
+        stray = self.strays.get(source)
+        return stray if stray is not None and self.terms.get(source, 0) >= self.stray_term else address
+
+    def move(self, host: str) -> None:
+        """Give a host another address: nobody who spoke with it is heard any more, and hears anything."""
+        self.moves[host] += 1
+
+    def moved(self, source: str, target: str) -> tuple[int, int]:
+        """Return how often the addresses of two hosts have changed."""
+        return self.moves[source], self.moves[target]
+
+    def heard_of(self, source: str, term: int) -> None:
+        """Take note that a host was told of a term."""
+        self.terms[source] = max(term, self.terms.get(source, 0))
 
     def cut(self, source: str, target: str) -> None:
         """Let nothing through in one direction."""

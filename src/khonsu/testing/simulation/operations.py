@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from khonsu.core.records import Allocation
+from khonsu.core.revision import Revision
 from khonsu.core.states import Desired
 from khonsu.testing.simulation.coverage import START, STOP
 from khonsu.testing.simulation.oracle import Invariant, Moves, Oracle, Process
@@ -19,6 +20,12 @@ class TaskOperations(Invariant):
         """Know of no task."""
         super().__init__(world)
         self._under_way: dict[tuple[str, str], None] = {}
+
+    def restored(self, revision: Revision) -> None:
+        """Begin anew with what is there."""
+        for operation, allocation in list(self._under_way):
+            self._end(operation, allocation)
+        self.committed([(None, one) for one in self.oracle.allocations])
 
     def committed(self, moves: Moves) -> None:
         """Begin what is wanted, and end what has ended."""

@@ -82,6 +82,9 @@ class Invariant:
     def opened(self, revision: Revision) -> None:
         """Look at what a store holds when it is opened; `oracle.tables` has it."""
 
+    def restored(self, revision: Revision) -> None:
+        """Look at a store that was put back from a copy, in a new term; `oracle.tables` has what it holds."""
+
     def committed(self, moves: Moves) -> None:
         """Look at a commit that is durable; `oracle.tables` has it."""
 
@@ -195,9 +198,6 @@ class Oracle:
 
     def _restored(self, revision: Revision, fresh: dict[str, dict[str, Record]]) -> None:
         """Begin a term: what was acknowledged since the copy was made is lost, and nothing is compared with before."""
-        gone: Moves = [(record, None) for records in self.tables.values() for record in records.values()]
-        self.tables = {kind: {} for kind in KINDS}
-        self._ask(lambda invariant: invariant.committed(gone))
         self.tables = fresh
         self.revision = revision
         for job, (version, stopped) in list(self.asked.items()):
@@ -206,8 +206,8 @@ class Oracle:
                 self.forgetting(job)
             elif (record.version, record.stopped) < (version, stopped):
                 self.asked[job] = (record.version, record.stopped)
-        kept: Moves = [(None, record) for records in fresh.values() for record in records.values()]
-        self._ask(lambda invariant: invariant.committed(kept))
+        for invariant in self.invariants:
+            invariant.restored(revision)
 
     def committed(self, revision: Revision, changes: Iterable[Change]) -> None:
         """Take note of a commit; one of an ended term is of no account."""

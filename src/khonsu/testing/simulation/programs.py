@@ -18,13 +18,14 @@ from khonsu.agent.machine import Machine
 from khonsu.client.client import Client
 from khonsu.control.plane import ControlPlane
 from khonsu.control.setup import OPERATOR_TOKEN
-from khonsu.core.records import KINDS, Record
+from khonsu.core.records import KINDS, Record, Setting
 from khonsu.core.retention import Retention
 from khonsu.core.revision import Revision
 from khonsu.core.secret import Secret
 from khonsu.env import Env
 from khonsu.errors import StoreError, Unauthenticated, Unreachable, UnsafeFile
 from khonsu.stores.sqlite import SQLiteStore
+from khonsu.stores.views import TERM_KEY
 from khonsu.stores.wrapper import StoreWrapper
 from khonsu.testing.simulation.coverage import OPEN, WRITE
 from khonsu.testing.simulation.env import SimEnv
@@ -65,8 +66,12 @@ class ObservedStore(StoreWrapper):
         """Open the other store, and show what it holds."""
         with self._oracle.sights.coverage.during(OPEN):
             await super().__aenter__()
-            revision, records = await self.store.read(_everything)
-        self._env.check()
+            try:
+                revision, records = await self.store.read(_everything)
+                self._env.check()
+            except BaseException as error:
+                await self.store.__aexit__(type(error), error, error.__traceback__)
+                raise
         self._oracle.sights.opened(self._host.clock)
         self._oracle.opened(revision, records)
         return self
@@ -97,9 +102,14 @@ async def run_control_plane(
     schedulers: Callable[[], Iterable[Scheduler]],
     retention: Callable[[], Retention | None],
 ) -> None:
-    """Run a control plane at its host's address."""
+    """Run a control plane at its host's address; where its database was put back, begin a term first."""
+    if host.term is not None:
+        await _begin_term(store(host, env), host.term)
+        host.term = None
+    opened = store(host, env)
     plane = ControlPlane(
-        store=ObservedStore(store(host, env), oracle, host, env),
+        # What an old control plane does that has come back is of no account.
+        store=ObservedStore(opened, oracle, host, env) if host.name == CONTROL else opened,
         listeners=[SimListener(host.network, host.name, env)],
         schedulers=tuple(schedulers()),
         retention=retention(),
@@ -107,6 +117,13 @@ async def run_control_plane(
         env=env,
     )
     await plane.run()
+
+
+async def _begin_term(store: Store, term: int) -> None:
+    """Raise the term of a store, as whoever puts a copy back has to."""
+    async with store:
+        if (await store.read(lambda view: view.revision)).term < term:
+            await store.write(lambda transaction: transaction.put(Setting(key=TERM_KEY, value=term)))
 
 
 def operator_token(control: Host) -> Secret:

@@ -32,7 +32,8 @@ def unreached(oracle: Oracle) -> list[str]:
     running: defaultdict[str, list[Process]] = defaultdict(list)
     for one in oracle.processes:
         running[one.process.env["KHONSU_JOB"]].append(one)
-    found: list[str] = []
+    names = {record.name for record in oracle.jobs.values()}
+    found = [f"{job} runs on {there[0].host}, and is not there" for job, there in running.items() if job not in names]
     for key in sorted(oracle.acked.keys() & oracle.jobs.keys()):
         if oracle.sights.now() - oracle.acked[key] >= REACH_SECONDS:
             record = oracle.jobs[key]

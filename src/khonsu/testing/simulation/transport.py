@@ -89,6 +89,10 @@ class _Exchange:
     request: Request
     reads: bool
     number: int
+    target: str
+    """The host that the address led to when it was made."""
+    moves: tuple[int, int]
+    """How often the addresses of both hosts had changed by then."""
     done: anyio.Event = field(factory=anyio.Event)
     answer: bytes | None = None
     error: KhonsuError | None = None
@@ -140,7 +144,10 @@ class _SimConnection(Connection):
             raise exchange.error
         if exchange.answer is None:
             raise Unreachable(self._server, f"no answer within {patience:g} s")
-        return Response(body=decode(exchange.answer))
+        body = decode(exchange.answer)
+        if isinstance(term := body.get("term"), int):
+            self._network.heard_of(self._way.source, term)
+        return Response(body=body)
 
     async def _begin(self, request: Request) -> _Exchange:
         operation = find_operation(request.operation, Direction.CALL)
@@ -151,15 +158,17 @@ class _SimConnection(Connection):
         body = {name: value for name, value in request.body.items() if value is not None or not operation.reads}
         credential = request.credential if request.credential is not None else self._credential
         sent = evolve(request, body=decode(encode(body)), credential=credential)
-        return _Exchange(sent, operation.reads, self._network.next_number())
+        source, network = self._way.source, self._network
+        target = network.target(source, self._way.target)
+        return _Exchange(sent, operation.reads, network.next_number(), target, network.moved(source, target))
 
     # On the way.
 
     async def _carry(self, exchange: _Exchange) -> None:
         """Carry a request to the server."""
-        network, source, target = self._network, self._way.source, self._way.target
+        network, source, target = self._network, self._way.source, exchange.target
         await network.travel()
-        if network.happens(network.lost_requests) or not network.passes(source, target):
+        if network.happens(network.lost_requests) or not self._passes(exchange, source, target):
             self._note(exchange, "is lost")
             return
         endpoint = network.endpoints.get(target)
@@ -179,7 +188,9 @@ class _SimConnection(Connection):
         try:
             await endpoint.env.awake()
             arrived_at = true_time()
-            self._network.calls.arrived(self._way.source, exchange.request.operation)
+            strays = exchange.target != self._way.target  # and is of no account
+            if not strays:
+                self._network.calls.arrived(self._way.source, exchange.request.operation)
             with anyio.CancelScope() as scope:
                 exchange.scopes.append(scope)
                 if not (exchange.given_up and exchange.reads) and endpoint.handler.ready():
@@ -188,20 +199,26 @@ class _SimConnection(Connection):
                     except KhonsuError as refused:
                         error = refused
             await endpoint.env.awake()
-            self._network.calls.served(self._way.source, exchange.request.operation, arrived_at, error)
+            if not strays:
+                self._network.calls.served(self._way.source, exchange.request.operation, arrived_at, error)
         finally:
             self._network.group.start_soon(self._return, exchange, reply, error)
 
     async def _return(self, exchange: _Exchange, reply: bytes | None, error: KhonsuError | None) -> None:
         """Carry an answer back; a server without power sends none."""
-        network, source, target = self._network, self._way.source, self._way.target
+        network, source, target = self._network, self._way.source, exchange.target
         if target in network.dark:
             return
         await network.travel()
-        if network.happens(network.lost_answers) or not network.passes(target, source):
+        if network.happens(network.lost_answers) or not self._passes(exchange, target, source):
             self._note(exchange, "is done, but its answer is lost")
             return
         exchange.finish(reply, error)
+
+    def _passes(self, exchange: _Exchange, source: str, target: str) -> bool:
+        """Return whether a message of an exchange arrives where it is sent to."""
+        network = self._network
+        return network.passes(source, target) and exchange.moves == network.moved(self._way.source, exchange.target)
 
     def _note(self, exchange: _Exchange, what: str) -> None:
         self._network.note(self._way.source, f"{exchange.request.operation} {what}")
@@ -216,7 +233,7 @@ class _SimConnection(Connection):
         if self.closed:
             raise Unreachable(self._server, "the connection was closed")
         await network.travel()
-        endpoint = network.endpoints.get(self._way.target)
+        endpoint = network.endpoints.get(network.target(self._way.source, self._way.target))
         if endpoint is None or not network.passes(self._way.source, self._way.target):
             raise Unreachable(self._server, "it is not running")
         credential = request.credential if request.credential is not None else self._credential
@@ -231,6 +248,7 @@ class _SimStream(ByteStream):
     def __init__(self, stream: ByteStream, way: SimTransport) -> None:
         self._stream = stream
         self._way = way
+        self._moves = way.network.moved(way.source, way.target)
 
     async def receive(self) -> bytes:
         """Return some bytes."""
@@ -246,6 +264,6 @@ class _SimStream(ByteStream):
     async def _pass(self, source: str, target: str) -> None:
         network = self._way.network
         await network.travel()
-        if not network.passes(source, target):
+        if not network.passes(source, target) or self._moves != network.moved(self._way.source, self._way.target):
             raise Unreachable(f"the control plane at {self._way.target}", "the connection broke")
         await self._way.env.awake()

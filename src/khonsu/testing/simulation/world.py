@@ -19,12 +19,13 @@ from attrs import field, frozen
 from khonsu.abc.scheduler import Scheduler
 from khonsu.core.job import Job
 from khonsu.core.retention import Retention
+from khonsu.core.revision import ZERO
 from khonsu.testing.fake_driver import FakeDriver
 from khonsu.testing.simulation.clock import true_time
 from khonsu.testing.simulation.coverage import Pair
 from khonsu.testing.simulation.env import SimEnv
 from khonsu.testing.simulation.faults import FAULTS, Fault
-from khonsu.testing.simulation.host import Host
+from khonsu.testing.simulation.host import Copy, Host
 from khonsu.testing.simulation.invariants import INVARIANTS
 from khonsu.testing.simulation.nemesis import Nemesis
 from khonsu.testing.simulation.network import CallWatchers, Network
@@ -100,7 +101,8 @@ class World:
     Args:
         seed: Decides everything that is left to chance.
         runner: The event loop.
-        control_planes: How many hosts there are for one; the first runs it, the others are spare and switched off.
+        control_planes: How many hosts there are for one; the first runs it, and the second is where an old one comes
+            back.
         agents: How many agents there are.
         jobs: The workload: so many sample jobs, or these. What is submitted must be possible.
         seconds: How long a run is.
@@ -121,7 +123,7 @@ class World:
         seed: int,
         *,
         runner: RunnerName = "trio",
-        control_planes: int = 1,
+        control_planes: int = 2,
         agents: int = 4,
         jobs: int | Sequence[Job] = 20,
         seconds: float = SECONDS,
@@ -143,6 +145,10 @@ class World:
         self.agents: list[Host] = []
         self.network: Network
         self.violation: Violation | None = None
+        self.excused: frozenset[str] = frozenset()
+        """The promises that do not hold any more, after a fault that nobody can do anything about."""
+        self.term = 0
+        """The last term that was begun."""
         self.sights = Sights()
         self.oracle = Oracle(
             (*invariants, TaskOperations),
@@ -185,11 +191,27 @@ class World:
         self.trace.note(true_time(), who, what)
 
     def broken(self, promise: str, what: str) -> None:
-        """Take note that a promise is broken; the first one ends the run."""
-        if self.violation is None:
+        """Take note that a promise is broken; the first one ends the run, unless it is excused."""
+        if promise in self.excused:
+            self.note("oracle", f"{promise} does not hold, and is excused")
+        elif self.violation is None:
             self.violation = Violation(promise, what, at=true_time())
             self.note("oracle", f"{promise} IS BROKEN: {what}")
             self._group.cancel_scope.cancel()
+
+    @property
+    def reigning(self) -> bool:
+        """Return whether there is a control plane with something to remember."""
+        return self.oracle.revision > ZERO
+
+    def put_back(self, copy: Copy) -> None:
+        """Have the control plane go on from a copy, in a new term, and be told nothing of what it was asked before."""
+        control = self.hosts[CONTROL]
+        control.crash()
+        self.network.move(CONTROL)
+        self.term += 1
+        control.put_back(copy, term=self.term)
+        self.start(control)
 
     def start(self, host: Host) -> None:
         """Switch a host on, or start its program."""
