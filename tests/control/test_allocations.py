@@ -94,6 +94,9 @@ def test_columns_and_records_are_the_same_to_those_who_ask(steps: list[tuple[str
         for after in (-1, 1005, first):
             wanted = [one for one in there if (one.live or one.status is A.LOST) and one.desired_at > after]
             assert lazy.assigned(node, after) == plain.assigned(node, after) == wanted
+    for job in ("default/job-0", "default/job-1"):
+        ended = [one for one in plain.values() if one.job_key == job and not one.live]
+        assert lazy.ended(job) == plain.ended(job) == len(ended)
     assert [lazy.of_job(f"default/job-{number}") for number in range(3)] == [
         plain.of_job(f"default/job-{number}") for number in range(3)
     ]

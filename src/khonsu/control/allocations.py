@@ -22,6 +22,7 @@ class Allocations(Mapping[str, Allocation]):
         self._changed: dict[str, int] = {}
         """By node, the number of the last revision that changed what is wanted of one of its allocations."""
         self._unknown: Counter[str] = Counter()
+        self._ended: Counter[str] = Counter()
         self.live = 0
         """How many count against their nodes."""
 
@@ -59,6 +60,10 @@ class Allocations(Mapping[str, Allocation]):
     def unknown(self, node: str) -> bool:
         """Return whether it is unknown what some allocation of a node does."""
         return self._unknown[node] > 0
+
+    def ended(self, job: str) -> int:
+        """Return how many allocations of a job have ended."""
+        return self._ended[job]
 
     def counts(self) -> Counter[str]:
         """Return how many there are of each status."""
@@ -104,13 +109,20 @@ class Allocations(Mapping[str, Allocation]):
 
     def _count(self, record: Allocation, sign: int) -> None:
         self.live += sign * record.live
+        if not record.live:
+            _add(self._ended, record.job_key, sign)
         if record.status is AllocationStatus.UNKNOWN:
-            self._unknown[record.node_id] += sign
-            if not self._unknown[record.node_id]:
-                del self._unknown[record.node_id]
+            _add(self._unknown, record.node_id, sign)
 
     def _made(self, key: AllocationId) -> Allocation:
         found = self._all[key]
         if isinstance(found, Placed):
             found = self._all[key] = found.make(key)
         return found
+
+
+def _add(counter: Counter[str], key: str, sign: int) -> None:
+    """Count one more or less, and keep no entry for none."""
+    counter[key] += sign
+    if not counter[key]:
+        del counter[key]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+import anyio.lowlevel
+
+from khonsu.control.batch import Batch
 from khonsu.control.purge import keep_generation
 from khonsu.control.state import Moves, State
 from khonsu.control.tables import ACTIVE
 from khonsu.core.records import Evaluation, Event, IdempotencyKey, JobRecord, Record, Setting, key_of, version_key
-from khonsu.core.retention import Retention, is_old_job, old_allocations, old_versions
+from khonsu.core.retention import ENDED, Retention, is_old_job, old_allocations, old_versions
 from khonsu.errors import StoreError
 
 EVENTS_PRUNED = "events-pruned"
@@ -17,7 +21,7 @@ EVENTS_PRUNED = "events-pruned"
 
 INTERVAL_SECONDS = 60.0
 ROWS_PER_SLICE = 1_000
-JOBS_PER_SLICE = 200
+"""After so many others get a turn."""
 
 
 class Pruner:
@@ -29,6 +33,7 @@ class Pruner:
         self._policy = policy
         self._events: int | None = None
         state.listeners.append(self._count)
+        state.rebuilt.append(self._recount)
 
     async def run(self) -> None:
         """Prune every minute, for ever; what cannot be written stays old until the next time."""
@@ -50,32 +55,50 @@ class Pruner:
         if self._events is not None:
             self._events += sum(isinstance(after, Event) for _, after in moves)
 
+    def _uncount(self, count: int) -> None:
+        if self._events is not None:
+            self._events -= count
+
+    def _recount(self) -> None:
+        """Count anew: some of what was counted is undone."""
+        self._events = None
+
     async def _prune_jobs(self) -> None:
-        keys = list(self._state.tables.jobs)
-        for start in range(0, len(keys), JOBS_PER_SLICE):
+        keys = deque(self._state.tables.jobs)
+        while keys:
             batch = self._state.batch()
             forgotten: list[JobRecord] = []
-            for key in keys[start : start + JOBS_PER_SLICE]:
-                job = self._state.tables.jobs.get(key)
-                if job is None:
-                    continue
-                allocations = self._state.tables.allocations_of(key)
-                versions = self._state.tables.versions.get(key, {})
-                if is_old_job(job, allocations, self._policy, batch.now):
-                    batch.delete("allocation", *(allocation.id for allocation in allocations), pruned=True)
-                    batch.delete("job_version", *(version_key(key, number) for number in versions), pruned=True)
-                    batch.delete("job", key, pruned=True)
-                    forgotten.append(job)
-                    continue
-                old = old_allocations(allocations, self._policy, batch.now)
-                batch.delete("allocation", *(allocation.id for allocation in old), pruned=True)
-                gone = {allocation.id for allocation in old}
-                kept = [allocation for allocation in allocations if allocation.id not in gone]
-                outdated = old_versions(job, versions, kept, self._policy)
-                batch.delete("job_version", *(version.key for version in outdated), pruned=True)
+            looked_at = 0
+            while keys and looked_at < ROWS_PER_SLICE:
+                looked_at += 1 + self._prune_job(batch, keys.popleft(), forgotten)
             keep_generation(self._state.tables, batch, forgotten)
             if batch.changes:
                 await self._state.commit(batch)
+            else:
+                await anyio.lowlevel.checkpoint()
+
+    def _prune_job(self, batch: Batch, key: str, forgotten: list[JobRecord]) -> int:
+        """Gather what is old of a job, and return how many allocations were looked at for it."""
+        tables = self._state.tables
+        job, versions = tables.jobs.get(key), tables.versions.get(key, {})
+        many = len(versions) > self._policy.versions_max
+        if job is None or not (job.status in ENDED or tables.allocations.ended(key) or many):
+            # Its copies need not be made to see that nothing of it is old.
+            return 0
+        allocations = tables.allocations_of(key)
+        if is_old_job(job, allocations, self._policy, batch.now):
+            batch.delete("allocation", *(allocation.id for allocation in allocations), pruned=True)
+            batch.delete("job_version", *(version_key(key, number) for number in versions), pruned=True)
+            batch.delete("job", key, pruned=True)
+            forgotten.append(job)
+            return len(allocations)
+        old = old_allocations(allocations, self._policy, batch.now)
+        batch.delete("allocation", *(allocation.id for allocation in old), pruned=True)
+        gone = {allocation.id for allocation in old}
+        kept = [allocation for allocation in allocations if allocation.id not in gone]
+        outdated = old_versions(job, versions, kept, self._policy)
+        batch.delete("job_version", *(version.key for version in outdated), pruned=True)
+        return len(allocations)
 
     async def _prune_tokens(self) -> None:
         batch = self._state.batch()
@@ -93,9 +116,9 @@ class Pruner:
 
     async def _prune_events(self, cutoff: float) -> None:
         """Remove the oldest events: their keys are in the order of time."""
-        if self._events is None:
-            self._events = await self._count_events()
         while page := await self._state.page("event", None, ROWS_PER_SLICE):
+            if self._events is None:
+                self._events = await self._count_events()
             surplus = self._events - self._policy.events_max
             old = [
                 event
@@ -108,7 +131,7 @@ class Pruner:
                 # Who resumes before this has missed something, and is told so.
                 batch.put(Setting(key=EVENTS_PRUNED, value=str(old[-1].revision)))
                 await self._state.commit(batch)
-            self._events -= len(old)
+            self._uncount(len(old))
             if len(old) < len(page):
                 return
 

@@ -11,7 +11,7 @@ from khonsu.core.states import AllocationStatus, JobStatus
 from khonsu.core.units import seconds
 
 HOUR = 3600.0
-_ENDED = (JobStatus.COMPLETE, JobStatus.FAILED, JobStatus.STOPPED)
+ENDED = (JobStatus.COMPLETE, JobStatus.FAILED, JobStatus.STOPPED)
 
 
 @frozen(kw_only=True)
@@ -86,7 +86,7 @@ def old_versions(
 def is_old_job(job: JobRecord, allocations: Iterable[Allocation], policy: Retention, now: float) -> bool:
     """Return whether a job has ended for good so long ago that it may be forgotten whole."""
     known = tuple(allocations)
-    if job.status not in _ENDED or any(allocation.live for allocation in known):
+    if job.status not in ENDED or any(allocation.live for allocation in known):
         return False
     last = max([job.submitted_at, *(allocation.changed_at for allocation in known)])
     return last < now - policy.jobs_seconds
