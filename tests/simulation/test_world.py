@@ -26,7 +26,7 @@ from khonsu.testing.simulation.faults import (
 from khonsu.testing.simulation.runners import RUNNERS, RunnerName
 from tests.effort import Effort
 
-SEEDS = {Effort.USUAL: 5, Effort.FULL: 50}
+SEEDS = {Effort.USUAL: 2, Effort.FULL: 50}
 SECONDS = 40
 
 
