@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import ClassVar, Final
 
 from khonsu.core.records import Allocation, JobVersion, Node, version_key
+from khonsu.core.revision import Revision
 from khonsu.core.states import AllocationStatus, Desired
 from khonsu.testing.simulation.oracle import Invariant, Moves, Oracle, Process
 from khonsu.testing.simulation.reached import REACH_SECONDS, fails
@@ -23,9 +24,8 @@ class _Wanted(Invariant):
     """Knows what is wanted of the allocation of a process, as far as it is written down."""
 
     def __init__(self, world: Oracle) -> None:
-        """Know of no term."""
+        """Know of no term but the first."""
         super().__init__(world)
-        self._term = 0
         self._term_at = float("-inf")
         self._began: dict[str, float] = {}
 
@@ -33,11 +33,9 @@ class _Wanted(Invariant):
         """Note when it began."""
         self._began[process.process.key] = self.oracle.sights.now()
 
-    def committed(self, moves: Moves) -> None:
+    def restored(self, revision: Revision) -> None:
         """Note when a term began."""
-        if (term := self.oracle.revision.term) != self._term:
-            self._term_at = self.oracle.sights.now() if self._term else float("-inf")
-            self._term = term
+        self._term_at = self.oracle.sights.now()
 
     @property
     def term_is_young(self) -> bool:

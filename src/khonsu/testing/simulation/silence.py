@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from khonsu.core import leases
 from khonsu.core.records import Allocation, Node
-from khonsu.core.states import AllocationStatus, NodeStatus
+from khonsu.core.states import AllocationStatus, Desired, NodeStatus
 from khonsu.testing.simulation.oracle import Invariant, Moves, Oracle, Process
 from khonsu.testing.simulation.programs import CONTROL
 from khonsu.testing.simulation.sights import LEAVE_SECONDS
@@ -141,7 +141,8 @@ class MassLossStopsReplacing(Invariant):
     def _silent(self, placed: Allocation) -> Allocation | None:
         for one in self.oracle.allocations:
             same = (one.job_key, one.group, one.slot) == (placed.job_key, placed.group, placed.slot)
-            if same and one.status is AllocationStatus.UNKNOWN and one.id != placed.id and one.run == placed.run:
+            silent = one.status is AllocationStatus.UNKNOWN and one.desired is Desired.RUN
+            if same and silent and one.id != placed.id and one.run == placed.run:
                 return one
         return None
 
