@@ -14,7 +14,7 @@ from tests.control.cluster import Cluster, service
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from khonsu.core.records import Record
+    from khonsu.core.records import Allocation, Record
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +99,33 @@ async def test_lists_come_in_pages(home: Cluster) -> None:
             break
     assert sizes == [2, 2, 1]
     assert found == [f"job{number}" for number in range(5)]
+
+
+async def test_allocations_come_in_pages_and_no_others_are_made(home: Cluster) -> None:
+    """Those of a namespace come job after job; of a million copies only those of a page become objects."""
+    await home.node("a")
+    names = ("a", "a-b", "a.b", "a1", "b")
+    for name in names:
+        await home.client.submit(service(name, cpu=1, count=3))
+    broker = home.plane.parts.broker
+    await home.until(lambda: len(home.tables.allocations) == 15 and not broker.taken and not broker.waiting)
+    found: list[tuple[str, int]] = []
+    cursor: str | None = None
+    while not found or cursor is not None:
+        page = await get(home, "allocation.list", limit=4, cursor=cursor)
+        found += [(one["job"], one["slot"]) for one in page["items"]]
+        cursor = page["next"]
+    assert found == [(name, slot) for name in ("a-b", "a.b", "a", "a1", "b") for slot in range(3)]
+    made: list[str] = []
+    of_job = home.tables.allocations.of_job
+
+    def noted(job: str) -> tuple[Allocation, ...]:
+        made.append(job)
+        return of_job(job)
+
+    home.tables.allocations.of_job = noted  # type: ignore[method-assign]
+    await get(home, "allocation.list", limit=4, cursor="a.b/x")
+    assert made == ["default/a.b", "default/a", "default/a1"]
 
 
 async def test_events_are_told_as_they_happen(home: Cluster) -> None:

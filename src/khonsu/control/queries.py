@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import islice
 from typing import Any, TypeVar
 
 import anyio
@@ -16,7 +17,7 @@ from khonsu.control.state import State
 from khonsu.core.codec import to_json
 from khonsu.core.outcome import blocking, job_result
 from khonsu.core.protocol import PROTOCOL
-from khonsu.core.records import Allocation, Event, JobRecord
+from khonsu.core.records import Allocation, Event, JobRecord, job_key
 from khonsu.core.results import JobInfo, JobResult, SystemStatus
 from khonsu.core.states import NodeStatus
 from khonsu.core.status import current_allocations, group_summaries, latest_first
@@ -49,8 +50,8 @@ class Queries:
         """Serve `job.list`."""
         namespace = call.namespace
 
-        def found() -> Iterable[tuple[str, JobRecord]]:
-            return ((job.key, job) for job in self._state.tables.jobs.values() if job.namespace == namespace)
+        def found(_: str) -> Iterable[tuple[str, JobRecord]]:
+            return _by_key((job.key, job) for job in self._state.tables.jobs.values() if job.namespace == namespace)
 
         return await self._list(call, ("jobs", "allocations"), found, self.info)
 
@@ -166,21 +167,29 @@ class Queries:
             find_job(self._state, namespace, job)
         found_node = None if node is None else self._nodes.find(node)
 
-        def found() -> Iterable[tuple[str, object]]:
+        def found(cursor: str) -> Iterable[tuple[str, Allocation]]:
             tables = self._state.tables
             if job is not None:
-                known = tables.allocations_of(f"{namespace}/{job}")
+                known = tables.allocations_of(job_key(namespace, job))
             elif found_node is not None:
                 known = tables.allocations_on(found_node.id)
             else:
-                known = tuple(tables.allocations.values())
-            return (
-                (f"{one.job}/{one.group}/{one.slot:09}/{one.created_at:020.6f}/{one.id}", one)
+                return self._of_namespace(namespace, cursor)
+            return _in_order(
+                one
                 for one in known
                 if one.namespace == namespace and (found_node is None or one.node_id == found_node.id)
             )
 
         return await self._list(call, (scope,), found, lambda one: one)
+
+    def _of_namespace(self, namespace: str, cursor: str) -> Iterator[tuple[str, Allocation]]:
+        """Yield the allocations of a namespace from the job of a cursor on: only those of a page are looked at."""
+        tables = self._state.tables
+        begun = cursor.partition("/")[0] + "/"
+        for name in sorted(f"{job.name}/" for job in tables.jobs.values() if job.namespace == namespace):
+            if name >= begun:
+                yield from _in_order(tables.allocations_of(job_key(namespace, name[:-1])))
 
     async def allocation(self, call: Call) -> Mapping[str, Any]:
         """Serve `allocation.get`."""
@@ -194,7 +203,10 @@ class Queries:
         """Serve `node.list`."""
         tables = self._state.tables
         return await self._list(
-            call, ("nodes",), lambda: ((node.name, node) for node in tables.nodes.values()), self._nodes.seen
+            call,
+            ("nodes",),
+            lambda _: _by_key((node.name, node) for node in tables.nodes.values()),
+            self._nodes.seen,
         )
 
     async def node(self, call: Call) -> Mapping[str, Any]:
@@ -240,15 +252,18 @@ class Queries:
         self,
         call: Call,
         scopes: Sequence[str],
-        found: Callable[[], Iterable[tuple[str, T]]],
+        found: Callable[[str], Iterable[tuple[str, T]]],
         show: Callable[[T], object],
     ) -> Mapping[str, Any]:
-        """Answer with a page of things in the order of their keys; the cursor is the last key."""
+        """Answer with a page of things, which are found in the order of their keys; the cursor is the last key.
+
+        What is found may leave out what is certainly before the cursor.
+        """
         limit = call.integer("limit", ROWS_MAX, least=1, most=ROWS_MAX)
         cursor = call.optional_text("cursor") or ""
         await self._hold(call, scopes)
         revision = self._state.closed
-        rows = sorted(((key, one) for key, one in found() if key > cursor), key=lambda row: row[0])
+        rows = list(islice(((key, one) for key, one in found(cursor) if key > cursor), limit + 1))
         page = rows[:limit]
         items = [to_json(show(one)) for _, one in page]
         await self._state.settled()
@@ -261,3 +276,14 @@ class Queries:
             return
         with anyio.move_on_after(call.wait_seconds):
             await self._state.wait_until(lambda: self._state.newer(after, *scopes) and enough(), *scopes)
+
+
+def _by_key(rows: Iterable[tuple[str, T]]) -> list[tuple[str, T]]:
+    return sorted(rows, key=lambda row: row[0])
+
+
+def _in_order(allocations: Iterable[Allocation]) -> list[tuple[str, Allocation]]:
+    """Return allocations by job, group, slot and age, each with a key that says so."""
+    return _by_key(
+        (f"{one.job}/{one.group}/{one.slot:09}/{one.created_at:020.6f}/{one.id}", one) for one in allocations
+    )
