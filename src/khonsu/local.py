@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -73,6 +74,7 @@ class LocalCluster:
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
         self._stack = ExitStack()
         self._portal = Portal(THREAD)
+        atexit.register(self.close)
         try:
             self._control = self._start()
         except BaseException:
@@ -92,9 +94,11 @@ class LocalCluster:
         self.close()
 
     def close(self) -> None:
-        """Stop its tasks, and end it; does nothing the second time."""
-        with self._stack:
-            self._portal.close()
+        """Stop its tasks, and end it; does nothing the second time, and in a child that the process forks."""
+        atexit.unregister(self.close)
+        if not self._portal.is_foreign:
+            with self._stack:
+                self._portal.close()
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -104,8 +108,8 @@ class LocalCluster:
     def _start(self) -> ControlPlane:
         directory = self._data_dir
         if directory is None:
-            # It is removed when the agents are gone.
-            directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="khonsu-")))
+            directory = Path(tempfile.mkdtemp(prefix="khonsu-"))
+            self._stack.callback(_remove, directory)  # when the agents are gone
         directory.mkdir(parents=True, exist_ok=True)
         return self._portal.enter(self._running(directory, keep=self._data_dir is not None))
 
@@ -136,3 +140,10 @@ class LocalCluster:
             resources=self._resources,
             on_exit="stop",
         )
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory with all that tasks may have left in it."""
+    # A `TemporaryDirectory` for its whole life would also be removed by the end of a child that the process forks.
+    with tempfile.TemporaryDirectory(prefix="khonsu-", dir=directory.parent) as grave:
+        directory.rename(Path(grave) / "left")

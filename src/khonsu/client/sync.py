@@ -54,7 +54,7 @@ class SyncStream(Iterator[T], Generic[T]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close the stream."""
-        if self._entered is not None:
+        if self._entered is not None and not self._portal.is_closed:
             self._entered.__exit__(exc_type, exc, traceback)
 
     def __next__(self) -> T:
