@@ -83,6 +83,23 @@ async def test_a_wrong_watch_is_refused(home: Cluster, wrong: dict[str, Any]) ->
         await get(home, "job.list", **{"after": seen, **wrong})
 
 
+async def test_a_watch_of_a_job_tells_what_happened_while_it_waited(home: Cluster) -> None:
+    """The events of the answer are those of its revision."""
+    await home.client.submit(service())
+    before = await get(home, "job.get", name="web")
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            after = await get(home, "job.get", name="web", after=before["revision"], wait=30.0)
+            while after["status"] != "stopped":
+                after = await get(home, "job.get", name="web", after=after["revision"], wait=30.0)
+            assert "job-stopped" in [event["type"] for event in after["events"]]
+
+        group.start_soon(watch)
+        await anyio.wait_all_tasks_blocked()
+        await home.client.stop("web")
+
+
 async def test_lists_come_in_pages(home: Cluster) -> None:
     """Every item comes once, in the order of the keys."""
     for number in range(5):

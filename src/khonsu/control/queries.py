@@ -57,14 +57,14 @@ class Queries:
 
     async def job(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.get`."""
-        key = call.job
+        await self._hold(call, (f"job:{call.job}",))
         events = await self._events(call)
 
         def answer() -> JobInfo:
             record = find_job(self._state, call.namespace, call.text("name"))
             return self.info(record, events=events, whole=True)
 
-        return await self._one(call, (f"job:{key}",), answer)
+        return await self._told(answer)
 
     async def result(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.result`."""
@@ -243,6 +243,9 @@ class Queries:
     ) -> Mapping[str, Any]:
         """Answer with one thing, and the revision that it was complete at."""
         await self._hold(call, scopes, enough)
+        return await self._told(answer)
+
+    async def _told(self, answer: Callable[[], object]) -> Mapping[str, Any]:
         revision = self._state.closed
         body = to_json(answer())
         await self._state.settled()

@@ -97,7 +97,7 @@ class Reaper:
             )
         else:
             batch.event("replacement-resumed")
-            for allocation in self._state.tables.live_allocations():
-                batch.evaluate(allocation.job_key, "replacement-resumed")
+            for key in self._state.tables.jobs:
+                batch.evaluate(key, "replacement-resumed")
         await self._state.commit(batch)
         self._braking = braking
