@@ -296,7 +296,9 @@ class TaskFails(Fault):
         alive = self.agent.table.alive
         if alive:
             end = self.chance.choice((TaskExit(signal=int(signal.SIGKILL)), TaskExit(code=3)))
-            self.agent.table.end(self.chance.choice(alive), self.agent.clock.monotonic(), end)
+            victim = self.chance.choice(alive)
+            self.world.sights.struck.add(victim.key)
+            self.agent.table.end(victim, self.agent.clock.monotonic(), end)
 
     def end(self) -> None:
         """Leave it: what ended is started again by those whose business it is."""

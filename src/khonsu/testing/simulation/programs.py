@@ -107,12 +107,14 @@ async def run_control_plane(
         await _begin_term(store(host, env), host.term)
         host.term = None
     opened = store(host, env)
+    kept = retention() or Retention()
+    oracle.sights.retention = kept
     plane = ControlPlane(
         # What an old control plane does that has come back is of no account.
         store=ObservedStore(opened, oracle, host, env) if host.name == CONTROL else opened,
         listeners=[SimListener(host.network, host.name, env)],
         schedulers=tuple(schedulers()),
-        retention=retention(),
+        retention=kept,
         data_dir=host.disk.files.root,
         env=env,
     )

@@ -49,10 +49,10 @@ class _Wanted(Invariant):
 
     def unasked(self, process: Process, how: str) -> str:
         """Return why a process should have gone on that its agent has ended, or an empty text."""
-        if not how.startswith("signal") or self.term_is_young:
+        sights = self.oracle.sights
+        if not how.startswith("signal") or self.term_is_young or process.process.key in sights.struck:
             return ""
         record = self.record(process)
-        sights = self.oracle.sights
         if record is None or not record.live or record.desired is Desired.STOP:
             return ""
         if sights.damaged_at(process.host) > self._began.get(process.process.key, 0.0):

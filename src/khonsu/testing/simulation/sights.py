@@ -63,6 +63,8 @@ class Sights:
         self._left: dict[str, float] = {}
         self._agents: dict[str, float] = {}
         self._damaged: dict[str, float] = {}
+        self.struck: set[str] = set()
+        """The keys of processes that no program of ours has ended."""
         self.found_damage: dict[str, float] = {}
         """When agents started over a journal that was damaged, by host."""
         self._clock: HostClock | None = None
