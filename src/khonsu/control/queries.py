@@ -29,6 +29,7 @@ ROWS_MAX = 1_000
 UNTIL = ("change", "placed", "done")
 """What a watch of a result may be held for."""
 
+GROUPS_WRITTEN_INLINE_MAX = 200
 EVENTS_SHOWN = 30
 KEYS_BACK = tuple(1_000 * 16**step for step in range(5))
 """How many keys back the latest events of a job are looked for, one after the other."""
@@ -60,11 +61,12 @@ class Queries:
         await self._hold(call, (f"job:{call.job}",))
         events = await self._events(call)
 
-        def answer() -> JobInfo:
-            record = find_job(self._state, call.namespace, call.text("name"))
-            return self.info(record, events=events, whole=True)
-
-        return await self._told(answer)
+        record = find_job(self._state, call.namespace, call.text("name"))
+        revision = self._state.closed
+        found = self.info(record, events=events, whole=True)
+        body = await self._written(found, groups=len(found.groups))
+        await self._state.settled()
+        return {**body, "revision": str(revision)}
 
     async def result(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.result`."""
@@ -98,8 +100,9 @@ class Queries:
         """Serve `job.history`: the newest version first."""
         record = find_job(self._state, call.namespace, call.text("name"))
         versions = self._state.tables.versions[record.key]
-        items = [to_json(versions[number]) for number in sorted(versions, reverse=True)]
         revision = self._state.closed
+        found = [versions[number] for number in sorted(versions, reverse=True)]
+        items = await self._written(found, groups=sum(len(one.spec.groups) for one in found))
         await self._state.settled()
         return {"items": items, "next": None, "revision": str(revision)}
 
@@ -243,13 +246,16 @@ class Queries:
     ) -> Mapping[str, Any]:
         """Answer with one thing, and the revision that it was complete at."""
         await self._hold(call, scopes, enough)
-        return await self._told(answer)
-
-    async def _told(self, answer: Callable[[], object]) -> Mapping[str, Any]:
         revision = self._state.closed
         body = to_json(answer())
         await self._state.settled()
         return {**body, "revision": str(revision)}
+
+    async def _written(self, value: object, *, groups: int) -> Any:
+        """Return values with the specs of so many groups as JSON; that of many is written on a thread."""
+        if groups <= GROUPS_WRITTEN_INLINE_MAX:
+            return to_json(value)
+        return await self._state.env.run_blocking(to_json, value)
 
     async def _list(
         self,
