@@ -12,15 +12,15 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from khonsu.abc.transport import ByteStream
 from khonsu.control.calls import Call
 from khonsu.control.find import find_allocation, find_job
+from khonsu.control.following import Following
 from khonsu.control.heard import Heard
 from khonsu.control.state import State
 from khonsu.control.streams import Streams, fed
 from khonsu.core.job import JSON
 from khonsu.core.protocol import TAIL_LINES_MAX
 from khonsu.core.records import Allocation
-from khonsu.core.retention import latest
 from khonsu.core.states import AllocationStatus, NodeStatus
-from khonsu.core.status import FINISHED
+from khonsu.core.status import FINISHED, current_allocations
 from khonsu.errors import InvalidRequest, NotFound, Unavailable
 
 STREAMS = ("both", "stdout", "stderr")
@@ -78,8 +78,11 @@ class Logs:
 
     def _present(self, job: str) -> list[Allocation]:
         """Return the current allocation of every slot of a job."""
-        present = latest(self._state.tables.allocations_of(job))
-        return [present[slot] for slot in sorted(present)]
+        tables = self._state.tables
+        record = tables.jobs.get(job)
+        if record is None:
+            return []
+        return list(current_allocations(record, tables.spec(job, record.version), tables.allocations_of(job)))
 
     async def _copy_all(
         self, allocations: Sequence[Allocation], parameters: dict[str, JSON], send: MemoryObjectSendStream[bytes]
@@ -91,40 +94,32 @@ class Logs:
 
     async def _follow_job(self, job: str, parameters: dict[str, JSON], send: MemoryObjectSendStream[bytes]) -> None:
         """Stream the logs of a job's copies side by side, and of those that come later, until the job is over."""
-        began = {one.id for one in self._present(job)}
-        followed: set[str] = set()
-        open_now: set[str] = set()
+        following = Following(parameters, self._present(job))
 
-        async def follow(one: Allocation) -> None:
-            # Of a copy that comes later everything is new.
-            wanted = parameters if one.id in began else {**parameters, "tail": None}
-            heard = Heard()
-            more = True
-            while more:
-                open_now.add(one.id)
-                # Others go on; that there is none was told before the stream began.
-                with suppress(Unavailable):
-                    await self._copy(one, heard.onward(wanted), send, heard.news())
-                open_now.discard(one.id)
-                self._state.wake(f"job:{job}")
-                more = await self._speaks_again(one, wanted["task"])
+        def over() -> bool:
+            return following.idle and self._is_over(job)
 
         async with anyio.create_task_group() as tasks:
             while True:
-                for one in self._spoken_of(job):
-                    if one.id not in followed:
-                        followed.add(one.id)
-                        open_now.add(one.id)  # before it has begun
-                        tasks.start_soon(follow, one)
-                if not open_now and self._is_over(job):
+                for one in following.take(self._spoken_of(job)):
+                    tasks.start_soon(self._follow_copy, one, following, send)
+                if over():
                     tasks.cancel_scope.cancel()
                     return
+                await self._state.wait_until(lambda: following.lacks(self._spoken_of(job)) or over(), f"job:{job}")
 
-                def news() -> bool:
-                    ready = any(one.id not in followed for one in self._spoken_of(job))
-                    return ready or (not open_now and self._is_over(job))
-
-                await self._state.wait_until(news, f"job:{job}")
+    async def _follow_copy(self, one: Allocation, following: Following, send: MemoryObjectSendStream[bytes]) -> None:
+        """Stream the logs of a copy, and again what comes later when its agent was away."""
+        wanted, heard = following.wanted(one), Heard()
+        more = True
+        while more:
+            following.opened(one)
+            # Others go on; that there is none was told before the stream began.
+            with suppress(Unavailable):
+                await self._copy(one, heard.onward(wanted), send, heard.news())
+            following.closed(one)
+            self._state.wake(f"job:{one.job_key}")
+            more = await self._speaks_again(one, wanted["task"])
 
     def _spoken_of(self, job: str) -> list[Allocation]:
         """Return the current allocations of a job that their agents know of."""

@@ -41,7 +41,10 @@ class Retention:
 
 
 def latest(allocations: Iterable[Allocation]) -> dict[tuple[str, int], Allocation]:
-    """Return the latest allocation of each slot of a job: a live one before an ended one, then the newer."""
+    """Return the allocation of each slot of a job that is kept whatever its age: a live one, else the newest.
+
+    Of all runs, and of slots that are not wanted any more: what stands for a slot now is told by `current_allocations`.
+    """
     found: dict[tuple[str, int], Allocation] = {}
     for allocation in allocations:
         slot = (allocation.group, allocation.slot)
