@@ -176,9 +176,12 @@ class Parts:
     async def _mind_contact(self) -> None:
         """End what is not to run on without contact for too long; as long as the lease holds, there is contact."""
         while True:
-            await self._env.sleep(CONTACT_SECONDS)
-            if not self.lease.held:
-                self.workload.cut_off(self._env.monotonic() - self.lease.contact)
+            await self._env.sleep(max(CONTACT_SECONDS, self.lease.until - self._env.monotonic()))
+            if self.lease.held:
+                continue
+            if not self.workload.needs_contact():
+                await self.lease.wait()  # nothing new can come before that
+            self.workload.cut_off(self._env.monotonic() - self.lease.contact)
 
     async def look_again(self, address: str) -> bool:
         """Find out whether the node has changed, given its address; return whether it has."""

@@ -216,6 +216,10 @@ class Workload:
         """Take note that nothing is left of an allocation of the past."""
         self._past.discard(key)
 
+    def needs_contact(self) -> bool:
+        """Return whether something is not to run on without contact."""
+        return any(state.group.disconnect.stop_after_seconds is not None for state in self.live)
+
     def cut_off(self, silent_seconds: float) -> None:
         """End what is not to run on without contact for so long."""
         for state in self.live:

@@ -69,11 +69,6 @@ class ProcessTable(FakeMachine):
         super().end(process, at, exit_)
         self._changed.set()
 
-    def renew(self, deadline: float, now: float) -> None:
-        """Let exclusive tasks run until then."""
-        super().renew(deadline, now)
-        self._changed.set()
-
     def crash(self) -> None:
         """Lose all processes, as by a power cut."""
         for process in self.alive:

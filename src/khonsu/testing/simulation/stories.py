@@ -58,7 +58,7 @@ def _story(number: int, chance: random.Random, submit_seconds: float, seconds: f
     job = _job(number, chance)
     at = chance.random() * submit_seconds
     yield Step(at=at, verb="submit", job=job)
-    steps = chance.choice((0, 0, 1, 1, 2, STEPS_MAX))
+    steps = chance.choice((0, 0, 0, 1, 1, STEPS_MAX - 1))
     times = sorted(chance.uniform(at, seconds) for _ in range(steps))
     for place, time in enumerate(times):
         step = _step(job, chance, time)

@@ -29,7 +29,7 @@ from khonsu.testing.simulation.transport import SimTransport
 
 PAUSE_SECONDS: Final = 1.0
 KEY_BYTES: Final = 8
-LOOK_SECONDS: Final = 12.0
+LOOK_SECONDS: Final = 20.0
 _KEEPS: tuple[Literal["replacement", "original"], ...] = ("replacement", "original")
 
 

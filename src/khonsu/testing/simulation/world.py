@@ -50,7 +50,8 @@ from khonsu.testing.simulation.workload import Workload, run_client, sample_jobs
 SECONDS: Final = 120.0
 FAULT_SHARE: Final = 0.5
 """The share of a run in which faults happen; the rest is for what is wanted to be reached."""
-SUBMIT_SHARE: Final = 0.35
+SUBMIT_SHARE: Final = 0.7
+"""The share of that in which jobs are submitted; what comes after it is done to them."""
 DRIFT_MAX: Final = 0.0005
 MEMORY_FOLDER: Final = Path("/dev/shm")  # noqa: S108 - only for folders of our own with a private mode
 
@@ -106,6 +107,7 @@ class World:
         agents: How many agents there are.
         jobs: The workload: so many sample jobs, or these. What is submitted must be possible.
         seconds: How long a run is.
+        faulty_seconds: How long something may go wrong; by default half of it.
         faults: What may go wrong.
         invariants: What must hold.
         store: Makes the store of a control plane.
@@ -127,6 +129,7 @@ class World:
         agents: int = 4,
         jobs: int | Sequence[Job] = 20,
         seconds: float = SECONDS,
+        faulty_seconds: float | None = None,
         faults: Sequence[type[Fault]] = FAULTS,
         invariants: Sequence[type[Invariant]] = INVARIANTS,
         store: MakeStore = sqlite_store,
@@ -161,6 +164,7 @@ class World:
         self._names = [CONTROL, *(f"{CONTROL}-{number}" for number in range(2, control_planes + 1))]
         self._agent_names = [f"agent-{number}" for number in range(1, agents + 1)]
         self._seconds = seconds
+        self._faulty_seconds = seconds * FAULT_SHARE if faulty_seconds is None else faulty_seconds
         self._lively = lively
         self._retention: Retention | None = None
         self._workload = self._draw(jobs)
@@ -173,7 +177,8 @@ class World:
 
     def _draw(self, jobs: int | Sequence[Job]) -> Workload:
         """Draw what a client asks for."""
-        submit_seconds, seconds = self._seconds * SUBMIT_SHARE, self._seconds * FAULT_SHARE
+        seconds = self._faulty_seconds
+        submit_seconds = seconds * SUBMIT_SHARE
         make = partial(Workload, submit_seconds=submit_seconds, seconds=seconds, lively=self._lively)
         if not isinstance(jobs, int):
             return make(jobs=tuple(jobs))
@@ -295,7 +300,7 @@ class World:
             if name not in self._names[1:]:
                 self.start(host)
         self._nemesis = Nemesis(self, self._faults, self.chance("nemesis"), self._only)
-        await self._nemesis.run(self._seconds * FAULT_SHARE)
+        await self._nemesis.run(self._faulty_seconds)
         self.note("nemesis", "all faults are over")
         await anyio.sleep(max(0.0, self._seconds - true_time()))
         self.oracle.finished()
