@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 VENV_PACKAGE = "python3-venv"
+STAMPS = "khonsu-stamps"
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     with Path(f"{venv}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         python = options.python or find_python()
-        if not (venv / "bin" / "python").exists():
+        if not (venv / STAMPS / "khonsu").exists():  # also where it was left half made
             create(python, venv)
         install(venv, sorted(options.group), wheel=options.wheel)
 
@@ -83,7 +84,7 @@ def install(venv: Path, groups: list[str], *, wheel: bool) -> None:
     python = str(venv / "bin" / "python")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    stamps = venv / "khonsu-stamps"
+    stamps = venv / STAMPS
     stamps.mkdir(exist_ok=True)
     missing = [name for name in ("khonsu", *groups) if read(stamps / name) != wanted]
     if missing:

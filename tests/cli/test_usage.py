@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from khonsu.cli import main
 from khonsu.cli.running import EXIT_CODES, exit_code_of
+from khonsu.cli.times import span
 from khonsu.errors import KhonsuError, StoreError, Unauthenticated, all_errors
 
 JOB = 'name = "web"\ndriver = "binary"\n[config]\ncommand = "true"\n'
@@ -168,3 +169,12 @@ def test_every_error_has_an_exit_code() -> None:
     assert codes == dict(EXIT_CODES)
     assert exit_code_of(Unauthenticated("who?")) == 5
     assert exit_code_of(StoreError("no")) == exit_code_of(KhonsuError("no")) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0s"), (59.4, "59s"), (59.7, "1m00s"), (899.98, "15m00s"), (3600, "1h00m"), (90_000, "1d01h")],
+)
+def test_spans_are_told_to_the_nearest_second(seconds: float, text: str) -> None:
+    """What is left of a quarter of an hour a moment after it began is a quarter of an hour."""
+    assert span(seconds) == text

@@ -18,14 +18,15 @@ def ago(at: float | None, now: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return a length of time in its one or two largest units."""
-    if seconds < MINUTE:
-        return f"{seconds:.0f}s"
-    if seconds < HOUR:
-        return f"{int(seconds // MINUTE)}m{int(seconds % MINUTE):02}s"
-    if seconds < DAY:
-        return f"{int(seconds // HOUR)}h{int(seconds % HOUR // MINUTE):02}m"
-    return f"{int(seconds // DAY)}d{int(seconds % DAY // HOUR):02}h"
+    """Return a length of time in its one or two largest units, to the nearest second."""
+    whole = round(seconds)
+    if whole < MINUTE:
+        return f"{whole}s"
+    if whole < HOUR:
+        return f"{whole // MINUTE}m{whole % MINUTE:02}s"
+    if whole < DAY:
+        return f"{whole // HOUR}h{whole % HOUR // MINUTE:02}m"
+    return f"{whole // DAY}d{whole % DAY // HOUR:02}h"
 
 
 def moment(at: float) -> str:
