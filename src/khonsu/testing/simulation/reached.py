@@ -53,12 +53,19 @@ def _lacks(oracle: Oracle, record: JobRecord, running: Sequence[Process]) -> Ite
         wanted = _ENDED[fails(version.spec)]
         if record.status is not wanted:
             yield f"the batch job is {record.status}, not {wanted}: {record.message}"
-    elif fails(version.spec):
-        return  # it is tried again and again
+    elif fails(version.spec) or _given_up(record):
+        return  # it is tried again and again, or waits for somebody who says what instead
     elif record.type.everywhere:
         yield from _lacks_on_nodes(oracle, version.spec, running)
     else:
         yield from _lacks_copies(oracle, version.spec, running)
+
+
+def _given_up(record: JobRecord) -> bool:
+    """Return whether a rollout failed that had nothing to go back to: while nodes are silent, none is healthy in time."""
+    rollout = record.rollout
+    failed = rollout is not None and rollout.status == "failed" and rollout.version == record.version
+    return failed and record.status is JobStatus.FAILED
 
 
 def _lacks_copies(oracle: Oracle, spec: Job, running: Sequence[Process]) -> Iterator[str]:
