@@ -62,7 +62,7 @@ def _lacks(oracle: Oracle, record: JobRecord, running: Sequence[Process]) -> Ite
 
 
 def _given_up(record: JobRecord) -> bool:
-    """Return whether a rollout failed that had nothing to go back to: while nodes are silent, none is healthy in time."""
+    """Return whether a rollout failed, as it does while nodes are silent, and had nothing to go back to."""
     rollout = record.rollout
     failed = rollout is not None and rollout.status == "failed" and rollout.version == record.version
     return failed and record.status is JobStatus.FAILED
