@@ -32,7 +32,7 @@ from khonsu.core.revision import Revision
 from khonsu.core.secret import Secret
 from khonsu.core.states import AllocationStatus, Desired, TaskState
 from khonsu.core.units import Millis
-from khonsu.errors import StoreFull
+from khonsu.errors import StoreError
 from khonsu.stores.memory import MemoryStore
 
 A = AllocationStatus
@@ -148,7 +148,7 @@ class Node:
             while True:
                 try:
                     await self.work(hold=3.0)
-                except StoreFull:
+                except StoreError:
                     self.seen = None
                     await anyio.sleep(RETRY_SECONDS)
 
@@ -260,7 +260,7 @@ class Cluster:
                 await state.wait_until(lambda: bool(condition()), *scopes)
                 try:
                     await state.settled()
-                except StoreFull:
+                except StoreError:
                     # What held was undone.
                     await anyio.sleep(RETRY_SECONDS)
                 else:
