@@ -24,7 +24,7 @@ from khonsu.testing.simulation.world import SECONDS, Outcome
 PROGRESS_SECONDS: Final = 5.0
 SHRUNK_MAX: Final = 5
 """So many of the seeds that fail are shrunk; the others are told as they are."""
-MET_RUNS_MIN: Final = 500
+MET_RUNS_MIN: Final = 100
 """With fewer runs it says nothing that some faults and operations never met."""
 
 
