@@ -416,3 +416,15 @@ async def test_a_report_tells_of_the_tasks_that_there_are_in_few_words(home: Clu
     known = home.tables.allocations[copy.id]
     assert [task.name for task in known.tasks] == ["web"]
     assert len(known.message) == len(known.tasks[0].message) == MESSAGE_LENGTH_MAX
+
+
+@pytest.mark.parametrize("last", [A.RUNNING, A.FAILED])
+async def test_of_two_reports_of_a_copy_the_last_counts(home: Cluster, last: AllocationStatus) -> None:
+    """A node that contradicts itself in one request hurts nobody else."""
+    holder, _ = await two_with_a_copy(home)
+    [copy] = home.copies()
+    holder.kill()
+    await holder.sync(report(copy, A.COMPLETE, code=0), report(copy, last))
+    assert home.tables.allocations[copy.id].status is last
+    await holder.sync(report(copy, A.STOPPED))
+    assert home.tables.allocations[copy.id].status is (A.STOPPED if last is A.RUNNING else last)

@@ -50,7 +50,8 @@ class Reaper:
         for node in gone:
             self._nodes.lose_contact(batch, node)
         for node in draining:
-            self._end_drain(batch, node)
+            if node not in gone:
+                self._end_drain(batch, node)
         emptied = self._looks.emptied() if draining else frozenset()
         self._look_at_last(batch, emptied - self._emptied)
         if batch.changes or batch.looks:

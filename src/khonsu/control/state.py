@@ -269,9 +269,10 @@ class State:
             for key in change.keys:
                 self.tables.delete(change.kind, key)
             return [(record, None) for record in gone if record is not None]
-        kind = change.kind
-        moves = [(self.tables.find(kind, key_of(record)), record) for record in change.records]
-        self.tables.load(change.records)
+        moves: list[tuple[Record | None, Record | None]] = []
+        for record in change.records:
+            moves.append((self.tables.find(change.kind, key_of(record)), record))
+            self.tables.put(record)
         return moves
 
     async def commit(self, batch: Batch) -> Revision:

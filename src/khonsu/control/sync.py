@@ -93,8 +93,9 @@ class Sync:
     def _take(self, batch: Batch, node: Node, request: SyncRequest, *, first: bool) -> None:
         """Gather what a request changes; `first` says whether it begins a run of the agent."""
         tables = self._state.tables
-        reported = {report.id for report in request.reports}
-        for report in request.reports:
+        # One for each allocation: two of one request would both be held against what is known before it.
+        reported = {report.id: report for report in request.reports}
+        for report in reported.values():
             allocation = tables.allocations.get(report.id)
             if allocation is not None and allocation.node_id == node.id and allocation.live:
                 told = believed(report, {task.name for task in tables.group(allocation).tasks})
