@@ -32,7 +32,8 @@ class LocalCluster:
     """A control plane and agents on a thread of this process, which run real tasks on this machine.
 
     It serves from its construction to `close`, to the end of its `with` block, or to the end of the interpreter; then
-    its tasks are stopped.
+    its tasks are stopped. Those of a process that is killed run on: give a cluster a `data_dir` whose tasks are to be
+    found again.
 
     Args:
         nodes: How many agents there are, named `node-0`, `node-1`, ...
