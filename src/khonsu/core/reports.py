@@ -49,6 +49,10 @@ class ReportEvent:
 
 def believed(report: AllocationReport, tasks: Collection[str]) -> AllocationReport:
     """Return what of a report is to be remembered: of tasks that there are, and texts that can be shown."""
+    if len(report.message) <= MESSAGE_LENGTH_MAX and all(
+        task.name in tasks and len(task.message) <= MESSAGE_LENGTH_MAX for task in report.tasks
+    ):
+        return report
     known = tuple(
         evolve(task, message=task.message[:MESSAGE_LENGTH_MAX]) for task in report.tasks if task.name in tasks
     )
