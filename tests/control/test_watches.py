@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from khonsu.abc.transport import Request
-from khonsu.control import queries
+from khonsu.control import eventlog, queries
 from khonsu.core.revision import Revision
 from khonsu.errors import HistoryGone, InvalidRequest
 from tests.control.cluster import Cluster, service
@@ -210,6 +210,33 @@ async def test_events_resume_after_an_event_also_within_a_revision(home: Cluster
         with pytest.raises(HistoryGone, match="is forgotten, or never was"):
             async with home.client.events(after=wrong):
                 pass
+
+
+async def test_events_resume_from_any_revision_without_reading_all(
+    home: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the place is found, all that came after it is told, and nothing before."""
+    await home.running("a")
+    for number in range(5):
+        await home.client.wait(await home.client.submit(service(f"job{number}", cpu=1)))
+    async with home.client.events(follow=False) as events:
+        known = [event async for event in events]
+    monkeypatch.setattr(eventlog, "ROWS_PER_READ", 2)
+    for revision in dict.fromkeys(event.revision for event in known):
+        async with home.client.events(after=revision, follow=False) as events:
+            assert [event async for event in events] == [one for one in known if one.revision > revision]
+    read = list[str | None]()
+    page = home.plane.parts.state.page
+
+    async def noted(kind: str, after: str | None, limit: int, **equals: object) -> Sequence[Record]:
+        read.append(after)
+        return await page(kind, after, limit, **equals)
+
+    monkeypatch.setattr(home.plane.parts.state, "page", noted)
+    async with home.client.events(after=known[-1].revision, follow=False) as events:
+        assert [event async for event in events] == []
+    assert len(read) < 20 < len(known)
+    assert None not in read
 
 
 async def test_events_can_be_chosen(home: Cluster) -> None:

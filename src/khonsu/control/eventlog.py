@@ -106,12 +106,13 @@ class EventLog:
             HistoryGone: The caller is so slow that what comes next is forgotten.
 
         """
+        start = None if last is not None else await self._before(after)
         while True:
             durable = self._state.durable
             while True:
                 if last is not None:
                     self._check_remembered(last.revision)
-                page = await self._state.page("event", None if last is None else last.id, ROWS_PER_READ)
+                page = await self._state.page("event", start if last is None else last.id, ROWS_PER_READ)
                 for event in page:
                     assert isinstance(event, Event)
                     if event.revision > after and wanted.matches(event):
@@ -122,3 +123,21 @@ class EventLog:
             if not wanted.follow:
                 return
             await self._state.wait_until(partial(self._state.newer, durable, "events"), "events")
+
+    async def _before(self, after: Revision) -> str | None:
+        """Return a key not far before the events that came after a revision; None is before all.
+
+        Keys and revisions grow together, so that it is found by halving.
+        """
+        if after.term != self._state.term:
+            return None
+        # The first event behind the older key did not come after the revision; that behind the newer one did.
+        older, newer = 0, self._state.keys_given
+        while newer - older > ROWS_PER_READ:
+            middle = (older + newer) // 2
+            found = await self._state.page("event", self._state.key_at(middle), 1)
+            if found and isinstance(found[0], Event) and found[0].revision <= after:
+                older = middle
+            else:
+                newer = middle
+        return self._state.key_at(older)

@@ -142,7 +142,7 @@ class Queries:
         """Return the latest events of a job, the oldest of them first."""
         # Stores read forward only: so it is looked further and further back.
         for count in KEYS_BACK:
-            after = self._state.key_back(count)
+            after = self._state.key_at(self._state.keys_given - count)
             found = await self._events_after(call, after)
             if len(found) == EVENTS_SHOWN or after is None:
                 return found

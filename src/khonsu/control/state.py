@@ -189,9 +189,13 @@ class State:
         """Return the store itself, for its feed."""
         return self._store
 
-    def key_back(self, count: int) -> str | None:
-        """Return the key that was given so many keys ago, or None where this term had not so many."""
-        sequence = self._sequence - count
+    @property
+    def keys_given(self) -> int:
+        """Return how many keys were given in this term."""
+        return self._sequence
+
+    def key_at(self, sequence: int) -> str | None:
+        """Return a key of this term by its number, or None for what is before the first."""
         return key_text(make_key(self._open.revision.term, sequence)) if sequence > 0 else None
 
     # Writing.
