@@ -232,6 +232,16 @@ def run_twice(history: History) -> None:
     history.commit(job(run=2)[0], evaluation(2))
 
 
+def submitted_again(history: History) -> None:
+    """A submission comes late, and again, after something else was asked for."""
+    history.submit()
+    history.oracle.submitting(JOB)
+    history.oracle.submitting(JOB)
+    history.oracle.acknowledged(JOB)
+    history.commit(*job(version=2), evaluation(2))
+    history.oracle.finished()
+
+
 def stopped_again(history: History) -> None:
     """A stop comes late, and again."""
     history.submit()
@@ -392,6 +402,7 @@ HISTORIES: tuple[tuple[type[Invariant], Tell], ...] = (
     (AcknowledgedStays, set_back),
     (SubmittedOnce, submitted_twice),
     (SubmittedOnce, run_twice),
+    (SubmittedOnce, submitted_again),
     (SubmittedOnce, stopped_again),
     (EachCommitIsWhole, nobody_looks),
     (EachCommitIsWhole, nobody_looks_at_an_end),

@@ -192,11 +192,16 @@ class SubmittedOnce(Invariant):
                 self.broken(f"{after.job} has version {after.version}, and was submitted {submitted} times")
 
     def finished(self) -> None:
-        """Look whether a stop was carried out again, after something else was asked for."""
+        """Look whether something was carried out again, after something else was asked for."""
         for job, (_, stopped) in self.oracle.asked.items():
             record = self.oracle.jobs.get(job)
             if record is not None and record.stopped and not stopped:
                 self.broken(f"{job} is stopped, and was asked for after that")
+        for one in self.oracle.tables["job_version"].values():
+            if not isinstance(one, JobVersion) or one.failed_version is not None or one.job not in self.oracle.asked:
+                continue
+            if one.version > (version := self.oracle.asked[one.job][0]):
+                self.broken(f"{one.job} has version {one.version}, and {version} was the last that was asked for")
 
 
 INVARIANTS: tuple[type[Invariant], ...] = (
