@@ -7,19 +7,26 @@ import pytest
 from khonsu.core.job import Job
 from khonsu.core.policies import Disconnect
 from khonsu.testing import FakeConfig, World
+from khonsu.testing.simulation.faults import AgentDiskErrors
 from khonsu.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
+    from khonsu.testing.simulation.fault import Fault
     from khonsu.testing.simulation.runners import RunnerName
 
-REGRESSIONS: tuple[tuple[int, RunnerName, str], ...] = ()
-"""Seeds of the usual world that broke a promise once, and which it was."""
+REGRESSIONS: tuple[tuple[int, RunnerName, tuple[type[Fault], ...], str], ...] = (
+    # An agent whose disk failed when it had just joined ended with an error of the system, and its token was used up.
+    (7, "trio", (AgentDiskErrors,), "P0"),
+)
+"""Seeds that broke a promise once, on a small world: what they had, and which promise it was."""
 
 
-@pytest.mark.parametrize(("seed", "runner", "promise"), REGRESSIONS)
-def test_what_was_broken_once_stays_mended(seed: int, runner: RunnerName, promise: str) -> None:
+@pytest.mark.parametrize(("seed", "runner", "faults", "promise"), REGRESSIONS)
+def test_what_was_broken_once_stays_mended(
+    seed: int, runner: RunnerName, faults: tuple[type[Fault], ...], promise: str
+) -> None:
     """A seed that broke a promise keeps them all."""
-    assert World(seed, runner=runner).run().violation is None, promise
+    assert World(seed, runner=runner, agents=2, jobs=4, seconds=80, faults=faults).run().violation is None, promise
 
 
 def test_contact_is_not_lost_between_two_requests() -> None:

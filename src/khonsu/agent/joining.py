@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from khonsu.abc.transport import Identity, Request, SupportsPinning, Transport
-from khonsu.agent.identity import NodeIdentity, write_identity
+from khonsu.agent.identity import FILE, NodeIdentity, write_identity
 from khonsu.core.codec import from_json, to_json
 from khonsu.core.protocol import JoinRequest, JoinResponse, NodeFacts, speaks
 from khonsu.core.secret import Secret
 from khonsu.env import Env
-from khonsu.errors import Conflict, KhonsuError, Unauthenticated
+from khonsu.errors import Conflict, KhonsuError, Unauthenticated, UnsafeFile
 
 JOIN_SECONDS_MAX: Final = 30.0
 ANSWER_SECONDS_MAX: Final = 10.0
@@ -46,6 +46,7 @@ async def join(
         Unauthenticated: The token is missing, was used, or has run out.
         Conflict: There is such a node, and it is ready.
         Unreachable: There is no answer.
+        UnsafeFile: The identity cannot be kept.
 
     """
     identity = Identity(credential=token) if token is not None else None
@@ -74,8 +75,27 @@ async def join(
         credential=Secret(answer.credential),
         authority=authority,
     )
-    await env.run_blocking(write_identity, directory, joined, env)
+    await _keep(directory, joined, env)
     return joined
+
+
+async def _keep(directory: Path, joined: NodeIdentity, env: Env) -> None:
+    """Keep an identity, for which the token was used up; a disk that fails is tried again for half a minute.
+
+    Raises:
+        UnsafeFile: It cannot be kept.
+
+    """
+    began = env.monotonic()
+    while True:
+        try:
+            return await env.run_blocking(write_identity, directory, joined, env)
+        except OSError as error:
+            if env.monotonic() - began > JOIN_SECONDS_MAX:
+                hint = "Look at the disk, and join again with a new token (`khonsu node invite`)"
+                raise UnsafeFile(str(directory / FILE), f"cannot be written: {error.strerror}", hint=hint) from error
+            _log.warning("node %s has joined and cannot keep its identity yet: %s", joined.name, error)
+            await env.sleep(env.jittered(RETRY_SECONDS))
 
 
 def _refused(error: Unauthenticated, name: str, token: Secret | None) -> Unauthenticated:

@@ -6,7 +6,6 @@ Each seed draws which of them it has, and how often.
 from __future__ import annotations
 
 import random
-import signal
 from typing import TYPE_CHECKING, ClassVar
 
 from khonsu.abc.driver import TaskExit
@@ -295,7 +294,7 @@ class TaskFails(Fault):
         """End one of those that run."""
         alive = self.agent.table.alive
         if alive:
-            end = self.chance.choice((TaskExit(signal=int(signal.SIGKILL)), TaskExit(code=3)))
+            end = TaskExit(code=self.chance.choice((1, 139)))
             victim = self.chance.choice(alive)
             self.world.sights.struck.add(victim.key)
             self.agent.table.end(victim, self.agent.clock.monotonic(), end)

@@ -200,11 +200,11 @@ class Oracle:
         """Begin a term: what was acknowledged since the copy was made is lost, and nothing is compared with before."""
         self.tables = fresh
         self.revision = revision
-        for job, (version, stopped) in list(self.asked.items()):
+        for job in list(self.asked):
             record = self.jobs.get(job)
             if record is None:
                 self.forgetting(job)
-            elif (record.version, record.stopped) < (version, stopped):
+            else:
                 self.asked[job] = (record.version, record.stopped)
         for invariant in self.invariants:
             invariant.restored(revision)

@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 CONTROL: Final = "control"
 """The name and the address of the control plane's host."""
+CLIENT: Final = "client"
 DATABASE: Final = "/khonsu.db"
 CPU_MILLIS: Final = 4000
 MEMORY_BYTES: Final = 8 * 2**30
@@ -195,7 +196,7 @@ async def run_agent(host: Host, env: SimEnv, *, control: Host, drivers: MakeDriv
 
 
 async def _invited(host: Host, env: SimEnv, control: Host) -> Secret:
-    """Have an operator invite a host."""
-    transport = SimTransport(host.network, host.name, CONTROL, env)
+    """Have an operator invite a host, from a machine that is never led astray."""
+    transport = SimTransport(host.network, CLIENT, CONTROL, env)
     client = Client(transport, token=operator_token(control), env=env)
     return Secret((await client.invite_node(name=host.name)).token)

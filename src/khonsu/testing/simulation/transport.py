@@ -17,6 +17,7 @@ from khonsu.scopes import bare_task_group
 from khonsu.testing.simulation.clock import true_time
 from khonsu.testing.simulation.env import SimEnv
 from khonsu.testing.simulation.network import Endpoint, Network
+from khonsu.testing.simulation.sights import SYNC
 from khonsu.transports.routing import find_operation
 from khonsu.transports.serving import answer
 from khonsu.transports.wire import decode, encode
@@ -145,8 +146,8 @@ class _SimConnection(Connection):
         if exchange.answer is None:
             raise Unreachable(self._server, f"no answer within {patience:g} s")
         body = decode(exchange.answer)
-        if isinstance(term := body.get("term"), int):
-            self._network.heard_of(self._way.source, term)
+        if request.operation == SYNC:
+            self._network.heard_of(self._way.source, body["term"])
         return Response(body=body)
 
     async def _begin(self, request: Request) -> _Exchange:

@@ -33,6 +33,7 @@ from khonsu.testing.simulation.operations import TaskOperations
 from khonsu.testing.simulation.oracle import Invariant, Oracle, Process, Violation
 from khonsu.testing.simulation.processes import Watchers
 from khonsu.testing.simulation.programs import (
+    CLIENT,
     CONTROL,
     MakeDrivers,
     MakeStore,
@@ -274,7 +275,7 @@ class World:
             host.labels["zone"] = ZONES[number % len(ZONES)]
             self.agents.append(host)
         client = partial(run_client, workload=self._workload, control=first, oracle=self.oracle)
-        self._make_host("client", root, client)
+        self._make_host(CLIENT, root, client)
 
     def _make_host(self, name: str, root: Path, program: Callable[[Host, SimEnv], Awaitable[None]]) -> Host:
         def chance(stream: str) -> random.Random:
