@@ -96,6 +96,17 @@ def test_calls_may_come_from_several_threads(cluster: khonsu.LocalCluster) -> No
     assert found == [2] * 5
 
 
+def test_a_callback_cannot_wait_for_its_own_thread(cluster: khonsu.LocalCluster) -> None:
+    """A client that is used in a callback of its own says so, and does not hang."""
+
+    def ask(_: khonsu.JobResult) -> None:
+        cluster.client.jobs()
+
+    cluster.client.submit(khonsu.Job.single("call", khonsu.BinaryConfig("/bin/true"), type="batch"))
+    with pytest.raises(khonsu.KhonsuError, match="wait for itself"):
+        cluster.client.wait("call", timeout="20s", progress=ask)
+
+
 def test_a_stream_is_entered_once(cluster: khonsu.LocalCluster) -> None:
     """A stream that was read cannot be read again, and says what to do."""
     stream = cluster.client.events(follow=False)

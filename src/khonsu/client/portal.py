@@ -38,15 +38,21 @@ class Portal:
         self._lock = threading.RLock()
         self._closed = False
         self._process = os.getpid()
+        self._thread: int | None = None
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Run an async function on the loop and return its result.
 
         Raises:
-            KhonsuError: The portal is closed, or of another process.
+            KhonsuError: The portal is closed, or of another process, or this is a callback on its own thread.
 
         """
         portal = self._running()
+        if self._thread == threading.get_ident():
+            raise KhonsuError(
+                "a call from a callback of this client would wait for itself",
+                hint="Take note of what the callback is told, and ask when the call has returned",
+            )
         try:
             future = portal.start_task_soon(function)
         except RuntimeError:  # it was closed just now
@@ -104,6 +110,7 @@ class Portal:
                     start_blocking_portal(backend_options=self._options, name=self._name)
                 )
                 self._stack.callback(_end, self._portal)
+                self._thread = self._portal.call(threading.get_ident)
                 atexit.register(self.close)
             return self._portal
 
