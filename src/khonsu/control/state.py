@@ -274,9 +274,10 @@ class State:
                 self.tables.delete(change.kind, key)
             return [(record, None) for record in gone if record is not None]
         moves: list[tuple[Record | None, Record | None]] = []
+        find, put, kind = self.tables.find, self.tables.put, change.kind
         for record in change.records:
-            moves.append((self.tables.find(change.kind, key_of(record)), record))
-            self.tables.put(record)
+            moves.append((find(kind, key_of(record)), record))
+            put(record)
         return moves
 
     async def commit(self, batch: Batch) -> Revision:
