@@ -201,6 +201,7 @@ class BadNetwork(NetworkFault):
         self.lost = chance.choice((0.0, 0.05, 0.3))
         self.doubled = chance.choice((0.0, 0.1, 0.5))
         self.delay_seconds = chance.choice((0.0, 0.1, 0.5))
+        self.echo_seconds = chance.choice((0.0, 3.0, 15.0))
 
     def __str__(self) -> str:
         """Say how bad."""
@@ -220,6 +221,7 @@ class BadNetwork(NetworkFault):
         network.lost_answers += sign * self.lost / 2
         network.doubled += sign * self.doubled
         network.delay_seconds += sign * self.delay_seconds
+        network.echo_seconds += sign * self.echo_seconds
 
 
 class ControlCrash(ControlFault):

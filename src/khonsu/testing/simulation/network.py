@@ -70,6 +70,8 @@ class Network:
     """The share of answers that do not arrive: what was asked for is done, and nobody is told."""
     doubled: float = 0.0
     """The share of requests that arrive twice."""
+    echo_seconds: float = 0.0
+    """By how much the second of them is later, at most."""
     cuts: dict[tuple[str, str], int] = field(factory=dict)
     """How many faults cut the way from one host to another."""
     dark: set[str] = field(factory=set)

@@ -133,8 +133,8 @@ class _SimConnection(Connection):
         if copies > 1:
             self._note(exchange, "arrives twice")
         try:
-            for _ in range(copies):
-                self._network.group.start_soon(self._carry, exchange)
+            for copy in range(copies):
+                self._network.group.start_soon(self._carry, exchange, self._network.echo_seconds * copy)
             with anyio.move_on_after(patience):
                 await exchange.done.wait()
         finally:
@@ -165,9 +165,10 @@ class _SimConnection(Connection):
 
     # On the way.
 
-    async def _carry(self, exchange: _Exchange) -> None:
-        """Carry a request to the server."""
+    async def _carry(self, exchange: _Exchange, later_seconds: float) -> None:
+        """Carry a request to the server, some time later than now."""
         network, source, target = self._network, self._way.source, exchange.target
+        await anyio.sleep(network.chance.random() * later_seconds)
         await network.travel()
         if network.happens(network.lost_requests) or not self._passes(exchange, source, target):
             self._note(exchange, "is lost")

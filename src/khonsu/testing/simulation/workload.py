@@ -30,6 +30,10 @@ from khonsu.testing.simulation.transport import SimTransport
 PAUSE_SECONDS: Final = 1.0
 KEY_BYTES: Final = 8
 LOOK_SECONDS: Final = 20.0
+AGAIN_SHARE: Final = 0.3
+"""How often something is asked for once more that was answered."""
+AGAIN_SECONDS: Final = 15.0
+"""How long after the answer that is, at most."""
 _KEEPS: tuple[Literal["replacement", "original"], ...] = ("replacement", "original")
 
 
@@ -141,8 +145,16 @@ class Insisting:
             except (Conflict, NotFound):
                 return None
             if answer is not None:
+                if self.env.random() < AGAIN_SHARE:
+                    self._transport.network.group.start_soon(self._again, operation, body, key)
                 return answer
             await self.env.sleep(self.env.jittered(PAUSE_SECONDS))
+
+    async def _again(self, operation: str, body: Mapping[str, Any], key: str) -> None:
+        """Ask once more after a while, as somebody does who has forgotten the answer: nothing may come of it."""
+        await self.env.sleep(self.env.random() * AGAIN_SECONDS)
+        with suppress(KhonsuError):
+            await self.once(operation, body, key)
 
 
 async def _tell(asker: Insisting, story: Story, keys: Sequence[str]) -> None:
