@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 SETUP := $(PYTHON) scripts/setup_env.py --venv $(VENV)
 
-.PHONY: help setup develop demo test thorough lint format bench simulate mutants clean
+.PHONY: help setup develop demo test thorough lint format bench simulate powercuts mutants clean
 
 help:
 	@echo "make demo     run a control plane, an agent and a job in this process"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench    run the benchmarks (make bench NAME=latency: only that one)"
 	@echo "make simulate run the deterministic simulation (make simulate FROM=1 SEEDS=400)"
 	@echo "make mutants  plant bugs, and count the seeds that the simulation needs to find them"
+	@echo "make powercuts cut the power at every write of ten operations (a minute)"
 	@echo "make clean    remove everything that was made here"
 
 setup:
@@ -49,6 +50,9 @@ simulate: develop
 
 mutants: develop
 	@$(VENV)/bin/python -m tests.simulation.mutants $${NAMES:-}
+
+powercuts: develop
+	@$(VENV)/bin/python -m pytest -q tests/simulation/test_every_write.py --effort full
 
 clean:
 	rm -rf .venv .venv-* .venv.lock build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

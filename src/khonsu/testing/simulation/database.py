@@ -172,8 +172,10 @@ class SimVFS(apsw.VFS):
 
     def xDelete(self, name: str, syncdir: bool) -> None:  # noqa: FBT001
         if self.disk is not None:
-            self.disk.attempt("remove", name)
-            self.disk.remove(name, safely=syncdir)
+            disk = self.disk
+            disk.attempt("remove", name)
+            if self.disk is not None:  # a power cut in between
+                disk.remove(name, safely=syncdir)
 
     def xAccess(self, name: str, flags: int) -> bool:
         return self.disk is not None and name in self.disk.files
@@ -232,8 +234,10 @@ class SimFile:
 
     def xSync(self, flags: int) -> None:
         if self._disk is not None:
-            self._disk.attempt("sync", self._name)
-            self._disk.sync(self._name, self._inode)
+            disk = self._disk
+            disk.attempt("sync", self._name)
+            if self._disk is not None:  # a power cut in between
+                disk.sync(self._name, self._inode)
 
     def xFileSize(self) -> int:
         return len(self._inode.now)

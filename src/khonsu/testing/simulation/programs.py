@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, Self, TypeVar
 
+import anyio
 from attrs import evolve
 
 from khonsu.abc.driver import AnyDriver
@@ -40,6 +41,8 @@ CONTROL: Final = "control"
 """The name and the address of the control plane's host."""
 CLIENT: Final = "client"
 DATABASE: Final = "/khonsu.db"
+INVITE_SECONDS: Final = 5.0
+"""How long an operator waits before it begins anew."""
 CPU_MILLIS: Final = 4000
 MEMORY_BYTES: Final = 8 * 2**30
 DISK_BYTES: Final = 100 * 2**30
@@ -199,4 +202,6 @@ async def _invited(host: Host, env: SimEnv, control: Host) -> Secret:
     """Have an operator invite a host, from a machine that is never led astray."""
     transport = SimTransport(host.network, CLIENT, CONTROL, env)
     client = Client(transport, token=operator_token(control), env=env)
-    return Secret((await client.invite_node(name=host.name)).token)
+    with anyio.move_on_after(INVITE_SECONDS):
+        return Secret((await client.invite_node(name=host.name)).token)
+    raise Unreachable(control.name, "it makes no invitation")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal
 
@@ -73,6 +73,7 @@ class Workload:
         stories: What is done with other jobs.
         seconds: All of it is begun by then, and all nodes may have work after it.
         lively: Whether nodes are drained and removed, too, and things are looked at.
+        scripts: What else is done; each is given who asks.
 
     """
 
@@ -81,6 +82,7 @@ class Workload:
     stories: Sequence[Story] = ()
     seconds: float
     lively: bool = False
+    scripts: Sequence[Callable[[Insisting], Coroutine[Any, Any, None]]] = ()
 
 
 async def run_client(host: Host, env: SimEnv, *, workload: Workload, control: Host, oracle: Oracle) -> None:
@@ -94,6 +96,8 @@ async def run_client(host: Host, env: SimEnv, *, workload: Workload, control: Ho
             # The keys first: what they are does not depend on when they are needed.
             keys = [env.token_bytes(KEY_BYTES).hex() for _ in story]
             group.start_soon(_tell, asker, story, keys)
+        for script in workload.scripts:
+            group.start_soon(script, asker)
         if workload.lively:
             operator = Operator(asker, workload.seconds)
             for act in (operator.drain, operator.drain, operator.remove, operator.look, operator.settle):

@@ -106,7 +106,7 @@ class World:
         control_planes: How many hosts there are for one; the first runs it, and the second is where an old one comes
             back.
         agents: How many agents there are.
-        jobs: The workload: so many sample jobs, or these. What is submitted must be possible.
+        jobs: The workload: so many sample jobs, these, or all that is asked for. All of it must be possible.
         seconds: How long a run is.
         faulty_seconds: How long something may go wrong; by default half of it.
         faults: What may go wrong.
@@ -116,6 +116,7 @@ class World:
         schedulers: Makes schedulers beside the built-in ones.
         trace: Takes note of what happens.
         only: The numbers of the faults that happen; by default all that the seed has.
+        retention: What of the history is kept; drawn, where the timers are.
         lively: Whether more happens than that jobs are submitted: they are changed, scaled, stopped and reverted, nodes
             are drained and removed, and the timers are those of the seed. Jobs that are given are only submitted.
 
@@ -128,7 +129,7 @@ class World:
         runner: RunnerName = "trio",
         control_planes: int = 2,
         agents: int = 4,
-        jobs: int | Sequence[Job] = 20,
+        jobs: int | Sequence[Job] | Workload = 20,
         seconds: float = SECONDS,
         faulty_seconds: float | None = None,
         faults: Sequence[type[Fault]] = FAULTS,
@@ -138,6 +139,7 @@ class World:
         schedulers: Callable[[], Iterable[Scheduler]] = tuple,
         trace: Trace | None = None,
         only: Collection[int] | None = None,
+        retention: Retention | None = None,
         lively: bool = True,
     ) -> None:
         """Draw what is drawn before the run."""
@@ -167,7 +169,7 @@ class World:
         self._seconds = seconds
         self._faulty_seconds = seconds * FAULT_SHARE if faulty_seconds is None else faulty_seconds
         self._lively = lively
-        self._retention: Retention | None = None
+        self._retention = retention
         self._workload = self._draw(jobs)
         self._faults = faults
         self._store = store
@@ -176,8 +178,10 @@ class World:
         self._group: TaskGroup
         self._nemesis: Nemesis
 
-    def _draw(self, jobs: int | Sequence[Job]) -> Workload:
+    def _draw(self, jobs: int | Sequence[Job] | Workload) -> Workload:
         """Draw what a client asks for."""
+        if isinstance(jobs, Workload):
+            return jobs
         seconds = self._faulty_seconds
         submit_seconds = seconds * SUBMIT_SHARE
         make = partial(Workload, submit_seconds=submit_seconds, seconds=seconds, lively=self._lively)
@@ -219,6 +223,9 @@ class World:
         control.put_back(copy, term=self.term)
         self.start(control)
 
+    def begin(self) -> None:
+        """Do what is to be done when all hosts are made, and before any is switched on: nothing, unless overridden."""
+
     def start(self, host: Host) -> None:
         """Switch a host on, or start its program."""
         host.start(self._group)
@@ -228,7 +235,7 @@ class World:
         parent = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
         root = Path(tempfile.mkdtemp(prefix="khonsu-simulation-", dir=parent))
         try:
-            with drawn(self.chance("timers")) if self._lively else nullcontext() as self._retention:
+            with drawn(self.chance("timers")) if self._lively else nullcontext(self._retention) as self._retention:
                 seconds = RUNNERS[self.runner](str(self.seed), partial(self._main, root))
         finally:
             shutil.rmtree(root, ignore_errors=True)
@@ -253,6 +260,7 @@ class World:
             self.network = Network(self.chance("network"), wires, self.note, self._watch_calls())
             async with anyio.create_task_group() as self._group:
                 self._make_hosts(root)
+                self.begin()
                 await self._live()
                 self._group.cancel_scope.cancel()
             wires.cancel_scope.cancel()
