@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from attrs import define
+from attrs import define, evolve
 
 from khonsu.agent.book import Book, Kept
 from khonsu.agent.identity import NodeIdentity
-from khonsu.agent.journal import open_journal
+from khonsu.agent.journal import decode, encode, open_journal, replay
 from khonsu.agent.lease import Lease
 from khonsu.agent.sync import Speaker, Sync
 from khonsu.agent.workload import Workload
@@ -25,7 +25,7 @@ from khonsu.env import SystemEnv
 from khonsu.errors import Conflict, Unreachable, WrongAuthority
 from khonsu.testing import FakeConfig
 from tests.agent.conftest import Hasty
-from tests.agent.samples import a_group, an_assignment
+from tests.agent.samples import a_group, a_task, an_assignment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -184,6 +184,40 @@ async def test_a_later_term_is_told_everything(bench: Bench) -> None:
     await bench.answer(an_answer(2, "a1", term=2, complete=True), an_answer(2, term=2))
     assert told(bench) == ["a1"]
     assert bench.book.seen == Revision(2, 2)
+
+
+async def test_a_term_is_noted_before_what_it_wants(bench: Bench) -> None:
+    """Wherever a power cut ends the journal, what a control plane wanted is not there without its term."""
+    await bench.answer(an_answer(5, "a1", complete=True), an_answer(2, "-a1", "a2", term=2, complete=True))
+    records = list(decode(encode({"khonsu-journal": 1}) + b"".join(bench.book.journal._open.lines)))
+    for end in range(len(records) + 1):
+        values = replay(records[:end])
+        wanted = [key for key in values if key.startswith("assignment/")]
+        if wanted:
+            assert values["seen"] in (("2.2",) if "assignment/a2" in wanted else ("1.5", "2.2"))
+
+
+async def test_what_cannot_be_begun_ends_no_agent(bench: Bench) -> None:
+    """A name that leads elsewhere, or a name that two tasks have, is left alone, and all else is done."""
+    groups = {"twice": a_group(a_task("one"), a_task("one")), "up": a_group(a_task("../one")), "good": a_group()}
+    wanted = {"a1": "twice", "a2": "up", "../a3": "good", "": "good", "a5": "good"}
+    answer = evolve(
+        an_answer(5, complete=True),
+        assignments=tuple(an_assignment(key, group=group) for key, group in wanted.items()),
+        groups=groups,
+    )
+    await bench.answer(answer, an_answer(6, "a6"))
+    assert bench.statuses == {"a5": A.STARTING, "a6": A.STARTING}
+
+
+@pytest.mark.parametrize("field", ["interval_seconds", "lease_seconds"])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 1e300])
+async def test_times_that_cannot_be_are_refused(bench: Bench, field: str, seconds: float) -> None:
+    """An agent neither asks without a pause nor sleeps for ever because an answer says so."""
+    await bench.answer(an_answer(5, complete=True), an_answer(6, "a1", **{field: seconds}))
+    assert bench.statuses == {}
+    await bench.answer(an_answer(6, "a1"))
+    assert bench.statuses == {"a1": A.STARTING}
 
 
 async def test_only_a_complete_list_ends_what_it_does_not_name(bench: Bench) -> None:

@@ -28,6 +28,12 @@ PASSAGE_MODE: Final = 0o711
 PRIVATE_MODE: Final = 0o700
 TASK_MODE: Final = 0o755
 INNER: Final = ".khonsu"
+NAME_LENGTH_MAX: Final = 255
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text can be the name of an allocation's or a task's folder, and of nothing else."""
+    return 0 < len(text) <= NAME_LENGTH_MAX and text.isascii() and text[0] != "." and not {"/", "\0"} & set(text)
 
 
 @frozen

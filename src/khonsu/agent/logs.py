@@ -13,7 +13,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le, optional
 
 from khonsu.abc.transport import ByteStream, Connection, Request
-from khonsu.agent.layout import Layout
+from khonsu.agent.layout import Layout, is_name
 from khonsu.agent.workload import Workload
 from khonsu.core.codec import dumps, from_json
 from khonsu.core.ids import AllocationId, NodeId
@@ -139,8 +139,7 @@ class LogServer:
 
     def _tasks(self, query: LogQuery) -> tuple[str, ...]:
         """Return the tasks whose output is wanted and may be there. Blocks."""
-        names = (query.allocation, query.task or "all")
-        if any(name.startswith(".") or "/" in name or "\0" in name for name in names):
+        if not (is_name(query.allocation) and is_name(query.task or "all")):
             return ()
         if query.task is not None:
             return (query.task,)

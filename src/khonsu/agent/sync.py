@@ -29,6 +29,7 @@ REPORTS_MAX: Final = 500
 """How many reports go with one request, whose size is limited; only the first has all of them."""
 REPORT_SECONDS_MIN: Final = 0.01
 """How often news is told at most."""
+LEASE_SECONDS_MAX: Final = 86_400.0
 BACKOFF_SECONDS: Final = 0.25
 PATIENCE_SECONDS_MIN: Final = 2.0
 _log = logging.getLogger(__name__)
@@ -218,6 +219,10 @@ class Sync:
         """Act on an answer; nothing is awaited, so that what is wanted and the lease change together."""
         if not speaks(response.protocol):
             raise Conflict(f"the control plane speaks protocol {response.protocol}", hint="Upgrade the older of both")
+        if not all(0 < seconds <= LEASE_SECONDS_MAX for seconds in (response.lease_seconds, response.interval_seconds)):
+            raise Unavailable(
+                f"a lease of {response.lease_seconds:g} s, to be renewed every {response.interval_seconds:g} s, is none"
+            )
         seen = self._book.seen
         if response.term < seen.term:
             raise Unavailable(f"a control plane of term {response.term} answers, but term {seen.term} has begun")
@@ -243,9 +248,10 @@ class Sync:
             # It may have been set back: it is told everything once more.
             self._workload.tell_again(only_ended=False)
             self._workload.news.set()
-        self._workload.apply(response.assignments, response.groups, complete=response.complete)
+        # Before what it wants: whatever part of it survives a power cut, nobody older is obeyed after that.
         if response.assignments or response.term > seen.term:
             self._book.note_seen(response.revision)
         else:
             self._book.seen = response.revision
+        self._workload.apply(response.assignments, response.groups, complete=response.complete)
         self._begun = True

@@ -10,6 +10,7 @@ import anyio
 
 from khonsu.agent.book import Book
 from khonsu.agent.events import Action, Begin, Ended, Ending, Event
+from khonsu.agent.layout import is_name
 from khonsu.agent.lifecycle import recover, step
 from khonsu.agent.state import AllocationState
 from khonsu.core.ids import AllocationId
@@ -177,8 +178,10 @@ class Workload:
                 self.feed(key, Ended(ending=Ending.STOP))
             return
         group = groups.get(assignment.group)
-        if group is None:
-            _log.error("allocation %s cannot be begun: its group %s was not sent", key, assignment.group)
+        names = [task.name for task in group.tasks] if group is not None else []
+        if group is None or len(set(names)) < len(names) or not all(map(is_name, (key, *names))):
+            # No control plane of ours says so; one that does has more to fear than a copy that is never begun.
+            _log.error("allocation %r cannot be begun: its group %r is %s", key, assignment.group, names or "not there")
             return
         state = AllocationState(assignment=assignment, group=group)
         if key in self._past:
