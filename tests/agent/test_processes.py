@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import tempfile
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -28,7 +30,7 @@ from tests.agent.samples import a_group, an_assignment
 from tests.agent.test_logs import lines, open_fifo
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from tests.agent.conftest import Home
 
@@ -103,11 +105,20 @@ async def test_a_relative_data_directory(home: Home, monkeypatch: pytest.MonkeyP
         assert await output(home, "a1") == [f"{home.folder}/node/allocations/a1/one"] * 2
 
 
-async def test_an_artifact_is_run_from_the_folder(home: Home, tmp_path: Path) -> None:
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Return a folder to which everybody may pass: an agent that is root takes no artifact from another."""
+    with tempfile.TemporaryDirectory(prefix="khonsu-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+
+
+async def test_an_artifact_is_run_from_the_folder(home: Home, public: Path) -> None:
     """A file by URL is put into the task's folder, checked, and can be its command; the platform chooses."""
     script = b"#!/bin/sh\necho from the artifact\n"
-    (tmp_path / "tool.sh").write_bytes(script)
-    source = ArtifactSource(source=f"file://{tmp_path}/tool.sh", sha256=hashlib.sha256(script).hexdigest())
+    (public / "tool.sh").write_bytes(script)
+    source = ArtifactSource(source=f"file://{public}/tool.sh", sha256=hashlib.sha256(script).hexdigest())
     async with home.agent():
         artifact = Artifact(platforms={node_platform(): source}, destination="bin/tool")
         home.want("a1", BinaryConfig("bin/tool"), type=JobType.BATCH, task={"artifacts": [artifact]})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from khonsu.api.limits import JOB_BYTES_MAX
 from tests.api.raw import Line
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 JOBS = "/api/v1/namespaces/default/jobs"
-MIB = 2**20
 SLOW = 30
 HUGE = "9" * 400
 ODD = "\\ud800"
@@ -67,7 +67,7 @@ def a_job(field: str) -> bytes:
         (a_job('"env":{"A":"\\u0000"}'), 422, "env"),
         (b'{"job":null}', 400, "job"),
         (b"{}", 400, "job"),
-        (b"x" * (MIB + 1), 413, "1MiB"),
+        (b"x" * (JOB_BYTES_MAX + 1), 413, "4MiB"),
     ],
 )
 async def test_a_wrong_body_is_told_what_is_wrong(server: Server, content: bytes, status: int, says: str) -> None:
@@ -102,11 +102,11 @@ async def test_chunks_without_end(server: Server) -> None:
     async with server.line() as line:
         head = f"POST {JOBS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.token}\r\n"
         await line.send(f"{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
-        chunk = f"{MIB // 4:x}\r\n".encode() + b"x" * (MIB // 4) + b"\r\n"
+        chunk = f"{JOB_BYTES_MAX // 4:x}\r\n".encode() + b"x" * (JOB_BYTES_MAX // 4) + b"\r\n"
         for _ in range(5):
             await line.send(chunk)
         answer = await line.answer()
-        assert (answer.status, "1MiB" in answer.body["detail"]) == (413, True)
+        assert (answer.status, "4MiB" in answer.body["detail"]) == (413, True)
 
 
 async def test_huge_headers_are_refused(server: Server) -> None:

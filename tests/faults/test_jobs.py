@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from khonsu.api.limits import JOB_BYTES_MAX
 from khonsu.core.job import Job
 from khonsu.errors import InvalidJob, InvalidRequest
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-MIB = 2**20
 GROUPS_MAX = 10_000
 
 
@@ -33,9 +33,9 @@ async def submit(server: Server, job: dict[str, Any]) -> dict[str, Any]:
         return {"status": answer.status, **answer.body}
 
 
-async def test_a_job_of_a_mebibyte(server: Server) -> None:
-    """A job of almost 1 MiB is taken and can be read again; a larger one is refused with what to do instead."""
-    words = ["x" * 10_000] * (MIB // 10_100)
+async def test_a_job_of_almost_four_mebibytes(server: Server) -> None:
+    """A job that is almost too large is taken and can be read again; a larger one is refused with what to do."""
+    words = ["x" * 10_000] * (JOB_BYTES_MAX // 10_100)
     job = Job.single("large", {"command": "true", "args": words}, driver="binary", count=0)
     async with server.client() as client:
         assert (await client.submit(job)).outcome == "created"
@@ -43,7 +43,7 @@ async def test_a_job_of_a_mebibyte(server: Server) -> None:
         (version,) = await client.history("large")
         assert version.spec == job
         larger = Job.single("larger", {"command": "true", "args": [*words, *words]}, driver="binary", count=0)
-        with pytest.raises(InvalidRequest, match=r"larger than 1MiB.*pass it as an artifact"):
+        with pytest.raises(InvalidRequest, match=r"larger than 4MiB.*pass it as an artifact"):
             await client.submit(larger)
 
 
