@@ -69,27 +69,56 @@ def _given_up(record: JobRecord) -> bool:
 
 
 def _lacks_copies(oracle: Oracle, spec: Job, running: Sequence[Process]) -> Iterator[str]:
-    """Yield what slots of a service lack."""
+    """Yield what slots of a service lack that could have it."""
     group = spec.groups[0]
+    missing = 0
     for slot in range(group.count):
         there = [one for one in running if one.slot == f"{spec.name}/{slot}"]
-        if len(there) != 1:
+        if len(there) == 1:
+            yield from _wrong(oracle, group, there[0])
+        elif there:
             yield f"{len(there)} processes run of slot {slot}, and 1 is wanted"
         else:
-            yield from _wrong(oracle, group, there[0])
+            missing += 1
+    rooms = sum(_rooms(oracle, spec, node) for node in _nodes(oracle, spec))
+    if missing and rooms >= (missing if group.gang else 1):
+        yield f"{missing} of {group.count} slots have no process, and there is room for {rooms}"
     if len(running) > group.count:
         yield f"{len(running)} processes run, and {group.count} are wanted"
 
 
 def _lacks_on_nodes(oracle: Oracle, spec: Job, running: Sequence[Process]) -> Iterator[str]:
     """Yield what a job lacks that wants a copy on each node."""
+    for node in _nodes(oracle, spec):
+        there = [one for one in running if one.host == node.name]
+        if len(there) == 1:
+            yield from _wrong(oracle, spec.groups[0], there[0])
+        elif there or _rooms(oracle, spec, node):
+            yield f"{len(there)} processes run on {node.name}, and 1 is wanted"
+
+
+def _nodes(oracle: Oracle, spec: Job) -> Iterator[Node]:
+    """Yield the nodes that suit a job."""
     for node in oracle.tables["node"].values():
         if isinstance(node, Node) and node.schedulable and _suits(spec, node):
-            there = [one for one in running if one.host == node.name]
-            if len(there) != 1:
-                yield f"{len(there)} processes run on {node.name}, and 1 is wanted"
-            else:
-                yield from _wrong(oracle, spec.groups[0], there[0])
+            yield node
+
+
+def _rooms(oracle: Oracle, spec: Job, node: Node) -> int:
+    """Return for how many more copies of a job there is room on a node."""
+    group = spec.groups[0]
+    there = [one for one in oracle.allocations if one.live and one.node_id == node.id]
+    has = {"cpu": node.resources.cpu_millis, "memory": node.resources.memory_bytes, "disk": node.resources.disk_bytes}
+    for one in there:
+        for name, much in oracle.group(one).demand().items():
+            has[name] -= much
+    rooms = min(has[name] // much for name, much in group.demand().items() if much)
+    if group.max_per_node is not None:
+        rooms = min(rooms, group.max_per_node - sum(one.job == spec.name for one in there))
+    fixed = {port.host for port in group.ports if port.host is not None}
+    if fixed:
+        rooms = min(rooms, int(not fixed & {port.host for one in there for port in one.ports}))
+    return max(0, rooms)
 
 
 def _wrong(oracle: Oracle, group: Group, process: Process) -> Iterator[str]:

@@ -137,7 +137,7 @@ def _common(chance: random.Random) -> dict[str, Any]:
     """Return what may be any of some things in every job."""
     return {
         "driver": "fake",
-        "resources": Resources(cpu=chance.choice((100, 200, 400)) / 1000, memory="64MiB"),
+        "resources": Resources(cpu=chance.choice((100, 100, 300)) / 1000, memory="64MiB"),
         "disk": "10MiB",
         "priority": chance.choice((1, 50, 50, 100)),
         "scheduler": chance.choice(("binpack", "spread")),
