@@ -12,6 +12,7 @@ from khonsu.core.states import AllocationStatus, JobType, TaskState
 from khonsu.env import SystemEnv
 from khonsu.errors import Conflict, InvalidRequest, Unauthenticated, UnsafeFile
 from khonsu.testing import FakeConfig, FakeDriver
+from tests.agent.conftest import Hasty
 from tests.agent.desk import Desk
 from tests.agent.samples import a_group, a_task, an_assignment
 
@@ -302,3 +303,21 @@ async def test_what_an_agent_cannot_be_made_of(home: Home, changes: dict[str, An
     """Mistakes in the composition are found when it is composed."""
     with pytest.raises(InvalidRequest, match=message):
         home.agent(**changes)
+
+
+async def test_a_machine_that_cannot_be_looked_at_ends_no_agent(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails for a while changes nothing of what was found before."""
+    env, asked = Hasty(), 0
+
+    def fail(path: Path) -> None:
+        nonlocal asked
+        asked += 1
+        raise OSError(5, "Input/output error", str(path))
+
+    async with home.agent(env=Hasty()):
+        with monkeypatch.context() as patched:
+            patched.setattr("shutil.disk_usage", fail)
+            while not asked:
+                await env.sleep(1.0)
+        home.want("a1", FakeConfig(run_seconds=0.0), type=JobType.BATCH)
+        await home.desk.until_status("a1", A.COMPLETE)

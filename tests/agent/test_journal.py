@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from khonsu.agent import journal as journals
 from khonsu.agent.journal import Damaged, decode, encode, open_journal, replay
 from khonsu.env import SystemEnv
-from khonsu.errors import StoreTooNew
+from khonsu.errors import StoreTooNew, UnsafeFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -246,3 +246,34 @@ async def test_the_end_waits_for_a_write_that_is_under_way(
     async with open_journal(path, SystemEnv()) as (_, found):
         assert found.values == {"a": 1, "b": 2}
     assert caplog.messages == []
+
+
+@pytest.mark.anyio
+async def test_an_empty_journal_is_damage_and_each_has_its_name(tmp_path: Path) -> None:
+    """A journal is put in its place whole, so that an empty one has lost what it held; two keep two names."""
+    path = tmp_path / "journal"
+
+    class Noon(SystemEnv):
+        def now(self) -> float:
+            return 1000.0
+
+    for content in (b"", b"other"):
+        path.write_bytes(content)
+        async with open_journal(path, Noon()) as (_, found):
+            assert found.damaged is not None
+    assert [(tmp_path / f"journal.damaged-{number}").read_bytes() for number in (1000, 1001)] == [b"", b"other"]
+
+
+def test_a_line_that_is_no_json_is_damage() -> None:
+    """Zeros may be the right checksum of nothing."""
+    with pytest.raises(Damaged):
+        list(decode(HEADER + b"00000000 \n" + encode({"put": "a", "value": 1})))
+
+
+@pytest.mark.anyio
+async def test_a_journal_that_may_not_be_read_says_so(tmp_path: Path) -> None:
+    """What is in its place is named."""
+    (tmp_path / "journal").mkdir()
+    with pytest.raises(UnsafeFile, match="cannot be read"):
+        async with open_journal(tmp_path / "journal", SystemEnv()):
+            pass

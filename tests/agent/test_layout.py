@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,3 +60,21 @@ def test_a_task_of_another_user_owns_its_folder(tmp_path: Path) -> None:
     layout.make_task("a1", "web", 1, 12345)
     assert layout.task("a1", "web").stat().st_uid == 12345
     assert layout.inner("a1").stat().st_uid == 0
+
+
+@pytest.mark.anyio
+async def test_a_full_disk_keeps_no_agent_from_its_folder(tmp_path: Path) -> None:
+    """The lock holds also where its number cannot be written."""
+    async with own(tmp_path, SystemEnv()):
+        pass
+    (tmp_path / "lock").chmod(0o644)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        async with own(tmp_path, SystemEnv()):
+            assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+            with pytest.raises(Conflict):
+                async with own(tmp_path, SystemEnv()):
+                    pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

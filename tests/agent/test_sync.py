@@ -214,7 +214,8 @@ async def test_what_cannot_be_begun_ends_no_agent(bench: Bench) -> None:
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 1e300])
 async def test_times_that_cannot_be_are_refused(bench: Bench, field: str, seconds: float) -> None:
     """An agent neither asks without a pause nor sleeps for ever because an answer says so."""
-    await bench.answer(an_answer(5, complete=True), an_answer(6, "a1", **{field: seconds}))
+    changes: dict[str, Any] = {field: seconds}
+    await bench.answer(an_answer(5, complete=True), an_answer(6, "a1", **changes))
     assert bench.statuses == {}
     await bench.answer(an_answer(6, "a1"))
     assert bench.statuses == {"a1": A.STARTING}

@@ -8,6 +8,7 @@ its checksum is damage, and then the file is set aside as a whole: half of a his
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from attrs import define, field, frozen
 
 from khonsu.core.job import JSON
 from khonsu.env import Env, Worker
-from khonsu.errors import StoreTooNew
+from khonsu.errors import StoreTooNew, UnsafeFile
 from khonsu.scopes import bare_task_group, first
 
 FORMAT: Final = 1
@@ -98,7 +99,10 @@ def _record(line: bytes) -> Mapping[str, JSON] | None:
     checksum, _, text = line.partition(b" ")
     if checksum != b"%08x" % zlib.crc32(text):
         return None
-    record = json.loads(text)
+    try:
+        record = json.loads(text)
+    except ValueError:  # the checksum of nothing is zero
+        return None
     return record if isinstance(record, dict) else None
 
 
@@ -223,7 +227,8 @@ class Journal:
         except OSError as error:
             _log.warning("the journal %s cannot be written (%s); until then nothing new is started", self._path, error)
             self._rewrite = True
-            self._open = _Batch(batch.lines + self._open.lines, batch.waiting + self._open.waiting)
+            # All that is live is written anew then; the lines would only take memory for as long as that fails.
+            self._open = _Batch(waiting=batch.waiting + self._open.waiting)
             return False
         self._safe = end if sync else self._safe
         for safe in batch.waiting:
@@ -250,6 +255,7 @@ async def open_journal(path: Path, env: Env) -> AsyncGenerator[tuple[Journal, Fo
 
     Raises:
         StoreTooNew: A newer Khonsu wrote it.
+        UnsafeFile: It may not be read.
 
     """
     async with env.worker("journal") as worker:
@@ -277,12 +283,26 @@ def _read(path: Path, now: int) -> Found:
         data = path.read_bytes()
     except FileNotFoundError:
         return Found(values={}, damaged=_earlier(path))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise UnsafeFile(str(path), f"cannot be read: {error.strerror}") from error
+        return _put_aside(path, now, "the disk cannot read it")
     try:
+        if not data:
+            raise Damaged("it is empty")
         return Found(values=replay(decode(data)), damaged=_earlier(path))
     except Damaged as error:
+        return _put_aside(path, now, str(error))
+
+
+def _put_aside(path: Path, now: int, why: str) -> Found:
+    """Rename a journal that cannot be used; one that was set aside before keeps its name."""
+    aside = path.with_name(f"{path.name}{ASIDE}{now}")
+    while aside.exists():
+        now += 1
         aside = path.with_name(f"{path.name}{ASIDE}{now}")
-        path.rename(aside)
-        return Found(values={}, damaged=f"{error}; it is now {aside}")
+    path.rename(aside)
+    return Found(values={}, damaged=f"{why}; it is now {aside}")
 
 
 def _earlier(path: Path) -> str | None:

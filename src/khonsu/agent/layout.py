@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -182,6 +182,8 @@ def _lock(root: Path) -> int:
             f"another agent (process {holder}) runs on the data directory {root}",
             hint="Stop it, or give each agent a data directory of its own",
         ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+    os.fchmod(lock, 0o600)
+    with suppress(OSError):  # a full disk keeps no agent from its tasks; the number is for people
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
     return lock

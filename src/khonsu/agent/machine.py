@@ -63,7 +63,7 @@ def local_address(host: str, port: int) -> str:
             with socket.socket(family, kind, protocol) as probe:
                 probe.connect(place)
                 return str(probe.getsockname()[0])
-    except OSError:
+    except (OSError, UnicodeError):
         pass
     return "127.0.0.1"
 

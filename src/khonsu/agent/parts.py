@@ -187,7 +187,11 @@ class Parts:
         """Find out whether the node has changed, given its address; return whether it has."""
         before = self.facts
         settings = self._opened.settings
-        found = await self._env.run_blocking(settings.look_around, settings.directory)
+        try:
+            found = await self._env.run_blocking(settings.look_around, settings.directory)
+        except OSError as error:
+            _log.warning("node %s cannot be looked at: %s", settings.name, error)
+            return False
         # What tasks have written meanwhile is not lost to them: it is what they reserved.
         self._machine = evolve(found, disk_bytes=self._machine.disk_bytes)
         self.facts = await describe(self._opened, self._machine, address)
