@@ -237,6 +237,13 @@ async def test_what_was_here_before_is_never_begun_again(bench: Bench) -> None:
     assert bench.statuses == {"a1": A.LOST}
 
 
+async def test_after_a_damaged_journal_nothing_is_begun_that_may_have_run(bench: Bench) -> None:
+    """What is wanted at first may have been here before, and is lost; what is wanted later is begun."""
+    bench.workload._forgetful = True
+    await bench.answer(an_answer(5, "a1", "-a2", complete=True), an_answer(6, "a3"), an_answer(7, "a4"))
+    assert bench.statuses == {"a1": A.LOST, "a2": A.LOST, "a3": A.STARTING, "a4": A.STARTING}
+
+
 async def test_an_end_is_kept_until_it_is_recorded(bench: Bench) -> None:
     """An allocation that has ended is forgotten when the control plane says so, and one that lives never."""
     await bench.answer(an_answer(5, "-a1", "a2", complete=True), an_answer(5))

@@ -118,7 +118,9 @@ class Parts:
         self.book = Book(opened.journal, kept)
         self.lease = Lease(opened.supervisor, self._env)
         self._timers = Timers(self._env)
-        self.workload = Workload(self.book, self._env, past=opened.layout.kept())
+        # What a damaged journal knew may have run; its folder may have gone with a power cut.
+        forgetful = opened.found.damaged is not None and kept.seen == ZERO
+        self.workload = Workload(self.book, self._env, past=opened.layout.kept(), forgetful=forgetful)
         workshop = Workshop(
             layout=opened.layout,
             supervisor=opened.supervisor,

@@ -36,18 +36,21 @@ class CarryOut(Protocol):
 class Workload:
     """Keeps the allocations, moves them by events, and says what is to be reported. For the event loop only."""
 
-    def __init__(self, book: Book, env: Env, *, past: Iterable[str] = ()) -> None:
+    def __init__(self, book: Book, env: Env, *, past: Iterable[str] = (), forgetful: bool = False) -> None:
         """Begin with the allocations of a book; nothing moves before `start`.
 
         Args:
             book: What an earlier run left.
             env: The clock.
             past: Allocations that were here before: they are never begun again.
+            forgetful: Whether others may have been here, too, of which nothing is left: then nothing is begun of the
+                first complete list of what is wanted.
 
         """
         self._book = book
         self._env = env
         self._past = set(past)
+        self._forgetful = forgetful
         self._carry_out: CarryOut | None = None
         self._discard: Callable[[AllocationState], None] = lambda _: None
         self._unwanted: set[AllocationId] = set()
@@ -166,6 +169,7 @@ class Workload:
                     self.forget((key,))
                 else:
                     self.feed(key, Ended(ending=Ending.STOP, message="the control plane does not know it"))
+        self._forgetful = self._forgetful and not complete
 
     def _assign(self, assignment: Assignment, groups: Mapping[str, Group]) -> None:
         key = assignment.id
@@ -184,7 +188,7 @@ class Workload:
             _log.error("allocation %r cannot be begun: its group %r is %s", key, assignment.group, names or "not there")
             return
         state = AllocationState(assignment=assignment, group=group)
-        if key in self._past:
+        if key in self._past or self._forgetful:
             # A control plane that was set back may ask for it again; it was tried once, and that is enough.
             self._note(None, state)
             self.feed(key, Ended(ending=Ending.LOSE, message="it was on this node before, and has ended or was lost"))
