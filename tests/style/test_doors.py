@@ -52,6 +52,7 @@ BROAD_EXCEPTS: dict[str, int] = {
     "control/state.py": 1,  # a store may be somebody else's code, and whoever waits for it must hear that it failed
     "control/worker.py": 1,  # so may be a plan that it made, which must not end the control plane
     "testing/simulation/host.py": 1,  # whatever ends a program of a simulated host is told to the world
+    "testing/simulation/sweep.py": 1,  # a world that breaks down is a finding, and the other seeds are to run
     "env.py": 1,  # a worker thread hands what a call raised to the task that waits for it
     "scopes.py": 1,  # what fails beside the block's own error becomes a note on it
     "stores/engine.py": 1,  # the writer's thread hands what a transaction raised to the task that waits for it
