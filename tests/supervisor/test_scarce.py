@@ -7,13 +7,14 @@ import os
 import resource
 import socket
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from khonsu.drivers import forkserver
 from khonsu.drivers.forkserver import ForkServerClient
+from khonsu.drivers.supervisor import Supervisor
 from khonsu.env import SystemEnv
 from khonsu.errors import DriverError
 from khonsu.supervisor import records
@@ -129,3 +130,25 @@ async def test_a_server_that_does_not_start_in_time_may_do_so_later(
     with pytest.raises(DriverError, match=r"cannot be reached: .*Too many open files") as caught, descriptors_left(0):
         await client.spawn({})
     assert caught.value.retryable
+
+
+@pytest.mark.anyio
+async def test_the_end_of_a_task_is_not_lost_without_descriptors(tmp_path: Path) -> None:
+    """What cannot be read for now is read later, and is not taken for something that is not there."""
+
+    class Freeing(SystemEnv):
+        async def sleep(self, seconds: float) -> None:
+            scarce.close()
+            await super().sleep(0.0)
+
+    end = {"code": 7, "signal": None, "out_of_memory": False, "finished_at": 1.0, "lease_expired": False}
+    records.write_record(str(tmp_path), records.ENDED, end)
+    supervisor = Supervisor(tmp_path / "supervisor", env=Freeing())
+    handle = {"directory": str(tmp_path), "boot": "another"}
+    await SystemEnv().run_blocking(int)  # the thread is there before the descriptors run out
+    with ExitStack() as scarce:
+        scarce.enter_context(descriptors_left(0))
+        assert await supervisor.reattach(handle)
+    with ExitStack() as scarce:
+        scarce.enter_context(descriptors_left(0))
+        assert (await supervisor.wait(handle)).code == 7

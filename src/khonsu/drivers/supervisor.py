@@ -8,9 +8,9 @@ import json
 import math
 import os
 import pwd
-import shutil
 import signal as signals
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +23,7 @@ from khonsu.drivers.cgroups import CgroupSupport, cgroup_support, digest
 from khonsu.drivers.forkserver import ForkServerClient, start_error
 from khonsu.env import Env
 from khonsu.errors import DriverError
+from khonsu.security.trees import remove_tree
 from khonsu.supervisor import records
 from khonsu.supervisor.leftovers import kill_leftovers
 from khonsu.supervisor.processes import boot_id, is_running, send_signal
@@ -131,7 +132,7 @@ class Supervisor:
         pid, started = _number(handle, "helper_pid"), _number(handle, "helper_started")
         if handle.get("boot") == boot_id():
             await self._wait_for_process(pid, started)
-        ended = await self._env.run_blocking(records.read_record, directory, records.ENDED)
+        ended = await self._ended(directory)
         if ended is not None:
             return _task_exit(ended)
         if handle.get("boot") != boot_id():
@@ -227,8 +228,17 @@ class Supervisor:
     async def reattach(self, handle: Handle, /) -> bool:
         """Return whether the helper (by pid, start time and boot) or the record of the task's end is still there."""
         directory = str(handle.get("directory", ""))
-        ended = await self._env.run_blocking(records.read_record, directory, records.ENDED)
-        return ended is not None or _is_helper_running(handle)
+        return _is_helper_running(handle) or await self._ended(directory) is not None
+
+    async def _ended(self, directory: str) -> dict[str, Any] | None:
+        """Return the record of an end; without a descriptor it is there all the same, and is waited for."""
+        while True:
+            try:
+                return await self._env.run_blocking(records.read_record, directory, records.ENDED)
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                    raise
+            await self._env.sleep(_POLL_SECONDS_MAX)
 
     async def remove(self, directory: str, /) -> None:
         """Kill what may still run for this directory, and remove it; also when spawn never returned."""
@@ -345,7 +355,8 @@ def _remove_unclaimed(directory: str) -> bool:
             for _ in range(_LEFTOVER_LOOKS):
                 if not kill_leftovers(record):
                     break
-        shutil.rmtree(directory, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(Path(directory))
     finally:
         os.close(lock)
     return True
