@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -12,6 +13,10 @@ import anyio
 import pytest
 
 from khonsu.artifacts import ArtifactStore, CachedArtifact
+from khonsu.artifacts.cache import KNOWN_MAX, Cache
+from khonsu.artifacts.directory import Known, write_known
+from khonsu.artifacts.http import VALIDATOR_LENGTH_MAX
+from khonsu.artifacts.incoming import Validator
 from khonsu.env import SystemEnv
 from khonsu.errors import ArtifactError, UnsafeFile
 from tests.artifacts.conftest import KIB, MIB, NEAR, Site, content, sha256
@@ -273,3 +278,62 @@ async def test_a_disk_that_fills_up_is_an_error_that_may_pass(site: Site, small_
         assert os.listdir(disk / "cache" / "parts") == []
         small_disk("20m")
         (await store.fetch(url, sha256(body))).release()
+
+
+async def test_an_earlier_version_does_not_stay_in_use(secure_site: Site, open_store: OpenStore) -> None:
+    """What another version has taken the place of goes when the room runs out, like anything that nobody uses."""
+    async with open_store(limit_bytes=3 * KIB) as store:
+        for letter in "abcdef":
+            url = secure_site.file("/tool", content(KIB, letter), etag=f'"{letter}"')
+            (await store.fetch(url)).release()
+        assert sorted(path.name for path in store._cache.directory.glob("objects/*")) == sorted(
+            sha256(content(KIB, letter)) for letter in "def"
+        )
+
+
+async def test_what_could_not_be_noted_does_not_stay_in_use(
+    secure_site: Site, open_store: OpenStore, files: _Files, letters: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails at the last step of a download leaves an artifact that nobody uses."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with open_store(limit_bytes=2 * KIB) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr("khonsu.artifacts.cache.write_known", fail)
+            with pytest.raises(ArtifactError, match="No space left") as caught:
+                await store.fetch(secure_site.file("/tool", content(KIB, "a"), etag='"a"'))
+        assert caught.value.retryable
+        for letter in "bc":
+            (await files.fetch(store, letter)).release()
+        assert letters() == "bc"
+
+
+async def test_a_cache_whose_disk_fails_is_an_error_of_the_artifact(
+    open_store: OpenStore, files: _Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is here and cannot be taken into use may be so later; nothing of it stays in use meanwhile."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    async with open_store(limit_bytes=KIB) as store:
+        (await files.fetch(store, "a")).release()
+        with monkeypatch.context() as patched:
+            patched.setattr("khonsu.artifacts.cache.os.utime", fail)
+            with pytest.raises(ArtifactError, match="Read-only file system") as caught:
+                await files.fetch(store, "a")
+        assert caught.value.retryable
+        (await files.fetch(store, "b")).release()
+
+
+async def test_the_list_of_addresses_can_always_be_read_again(tmp_path: Path) -> None:
+    """However long what servers say of their files, the next start can read what was kept of it."""
+    env = SystemEnv()
+    longest = Validator('"' * VALIDATOR_LENGTH_MAX, "\\" * VALIDATOR_LENGTH_MAX)
+    known = {f"url-{number:064}": Known(f"{number:064}", longest) for number in range(KNOWN_MAX)}
+    await env.run_blocking(write_known, tmp_path / "cache", known, env)
+    again = Cache(tmp_path / "cache", limit_bytes=KIB, env=env)
+    await again.open()
+    again.close()

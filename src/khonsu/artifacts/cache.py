@@ -21,8 +21,8 @@ from khonsu.artifacts.part import Part
 from khonsu.artifacts.source import Wanted
 from khonsu.env import Env
 
-KNOWN_MAX: Final = 1000
-"""How many addresses without a digest are remembered."""
+KNOWN_MAX: Final = 500
+"""How many addresses without a digest are remembered; what servers say of so many fits into what is read again."""
 
 
 @frozen(kw_only=True)
@@ -165,14 +165,26 @@ class Cache:
             self._on_their_way.pop(wanted.key, None)
             added = self._objects.setdefault(digest, _Object(part.size_bytes))
             leased = self._leased(digest, added, wanted.source.name)
-            if wanted.sha256 is None:
-                self._known.pop(wanted.key, None)
-                self._known[wanted.key] = Known(digest, validator)
-                for key in list(self._known)[:-KNOWN_MAX]:
-                    del self._known[key]
-                await self._env.run_blocking(write_known, self.directory, dict(self._known), self._env)
-        await self._make_room()
+            try:
+                if wanted.sha256 is None:
+                    await self._note(wanted.key, Known(digest, validator))
+            except BaseException:
+                leased.release()
+                raise
+        try:
+            await self._make_room()
+        except BaseException:
+            leased.release()
+            raise
         return leased
+
+    async def _note(self, key: str, known: Known) -> None:
+        """Remember what was found at an address."""
+        self._known.pop(key, None)
+        self._known[key] = known
+        for oldest in list(self._known)[:-KNOWN_MAX]:
+            del self._known[oldest]
+        await self._env.run_blocking(write_known, self.directory, dict(self._known), self._env)
 
     async def end(self, key: str, kept_bytes: int) -> None:
         """Keep what came of a download that is not whole for the next one, or, with no bytes to keep, remove it."""

@@ -58,7 +58,10 @@ class Downloader:
                 validator = await self._fill(wanted, part, whole, progress)
                 if validator is not None:
                     with anyio.CancelScope(shield=True):
-                        return await self._cache.add(wanted, part, validator)
+                        added = await self._cache.add(wanted, part, validator)
+                    if held is not None:
+                        held.release()  # what was there before has no user
+                    return added
         except BaseException:
             if held is not None:
                 held.release()

@@ -21,9 +21,13 @@ class Part:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
         self._hash = hashlib.sha256()
         self.size_bytes = 0
-        while data := os.read(self._fd, READ_BYTES):
-            self._hash.update(data)
-            self.size_bytes += len(data)
+        try:
+            while data := os.read(self._fd, READ_BYTES):
+                self._hash.update(data)
+                self.size_bytes += len(data)
+        except BaseException:
+            os.close(self._fd)
+            raise
 
     def close(self) -> None:
         """Close the file; what is in it stays."""

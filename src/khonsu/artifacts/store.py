@@ -114,17 +114,27 @@ class ArtifactStore(Lifetime):
         wanted = parse_wanted(source, sha256)
         while True:
             if wanted.sha256 is not None:
-                cached = await self._cache.lease(wanted.sha256, wanted.source.name)
+                cached = await self._lease(wanted.sha256, wanted)
                 if cached is not None:
                     return cached
             async with self._flights.join(wanted, progress or _silent) as flight:
                 if flight.landed is not None:
-                    cached = await self._cache.lease(flight.landed.sha256, wanted.source.name)
+                    cached = await self._lease(flight.landed.sha256, wanted)
                     if cached is not None:
                         return cached
                 elif flight.error is not None and flight.wanted.source == wanted.source:
                     raise flight.error
                 # Otherwise another address for the same digest failed, which says nothing about ours.
+
+    async def _lease(self, digest: str, wanted: Wanted) -> CachedArtifact | None:
+        try:
+            return await self._cache.lease(digest, wanted.source.name)
+        except OSError as error:
+            raise self._disk_fault(wanted, error) from error
+
+    def _disk_fault(self, wanted: Wanted, error: OSError) -> ArtifactError:
+        found = f"cannot be kept in {self._cache.directory} ({error.strerror or error})"
+        return fault(wanted.source.shown, found, hint="Look at the agent's disk", retryable=True)
 
     async def place(self, artifact: CachedArtifact, directory: Path | int, destination: str | None = None) -> str:
         """Copy an artifact into a task's directory, executable; return where, relative to it.
@@ -158,8 +168,7 @@ class ArtifactStore(Lifetime):
                 try:
                     return await self._downloader.download(wanted, progress)
                 except OSError as error:
-                    found = f"cannot be kept in {self._cache.directory} ({error.strerror or error})"
-                    raise fault(shown, found, hint="Look at the agent's disk", retryable=True) from error
+                    raise self._disk_fault(wanted, error) from error
         raise fault(shown, f"took longer than {self._timeout_seconds:g} s", retryable=True)
 
 
