@@ -15,8 +15,18 @@ from khonsu.supervisor.processes import look
 
 if TYPE_CHECKING:
     from khonsu.abc.driver import Handle
+    from khonsu.supervisor.orders import Spec
 
 PATIENCE_SECONDS = 30.0
+
+
+def bare_spec(folder: Path) -> Spec:
+    """Return what the fork server is asked for."""
+    return {
+        "directory": str(folder), "log_directory": str(folder), "executable": "/bin/true", "argv": [], "env": {},
+        "cwd": "/", "uid": None, "gid": None, "groups": None, "log_files": 1, "log_file_bytes": 1, "cgroup": None,
+        "lease_path": None, "kill_timeout_seconds": 1.0,
+    }  # fmt: skip
 
 
 def spec(folder: Path, *argv: str, **more: object) -> SpawnSpec:

@@ -20,12 +20,11 @@ from khonsu.errors import DriverError
 from khonsu.supervisor import records
 from khonsu.supervisor.attempt import Attempt, StartError
 from khonsu.supervisor.forkserver import ForkServer
+from tests.supervisor.tasks import bare_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from khonsu.supervisor.orders import Spec
 
 
 @contextmanager
@@ -46,22 +45,13 @@ def descriptors_left(count: int) -> Iterator[None]:
             os.close(each)
 
 
-def a_spec(folder: Path) -> Spec:
-    """Return what an attempt is asked for."""
-    return {
-        "directory": str(folder), "log_directory": str(folder), "executable": "/bin/true", "argv": [], "env": {},
-        "cwd": "/", "uid": None, "gid": None, "groups": None, "log_files": 1, "log_file_bytes": 1, "cgroup": None,
-        "lease_path": None, "kill_timeout_seconds": 1.0,
-    }  # fmt: skip
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted in /proc")
 def test_an_attempt_that_cannot_be_prepared_leaks_nothing(tmp_path: Path) -> None:
     """Wherever the descriptors run out, those that were had are closed; with enough of them it succeeds."""
     steps = []
     for count in range(15):
         before = os.listdir("/proc/self/fd")
-        attempt = Attempt(1, a_spec(tmp_path))
+        attempt = Attempt(1, bare_spec(tmp_path))
         try:
             with descriptors_left(count):
                 attempt.claim()

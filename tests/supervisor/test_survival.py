@@ -16,8 +16,11 @@ import pytest
 
 from khonsu.drivers.supervisor import Supervisor
 from khonsu.env import SystemEnv
+from khonsu.supervisor.attempt import Attempt
+from khonsu.supervisor.helper import Helper
+from khonsu.supervisor.orders import Orders
 from khonsu.supervisor.processes import look
-from tests.supervisor.tasks import boot, fifo, is_alive, output, server_of, shell, spec, until_gone, word
+from tests.supervisor.tasks import bare_spec, boot, fifo, is_alive, output, server_of, shell, spec, until_gone, word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +53,13 @@ class Agent:
         """Kill it as `kill -9` does."""
         self.process.kill()
         self.process.communicate()
+
+
+def broken_pipe() -> int:
+    """Return the end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
 
 
 @pytest.fixture
@@ -161,6 +171,18 @@ async def test_helpers_outlive_the_fork_server(supervisor: Supervisor, tmp_path:
         assert await supervisor.reattach(handle)
         await supervisor.stop(handle, signal="SIGTERM", grace_seconds=30)
         assert (await supervisor.wait(handle)).signal == signal.SIGTERM
+
+
+def test_a_helper_has_nobody_to_tell_and_goes_on(tmp_path: Path) -> None:
+    """A fork server that dies between its word and the answer takes no task with it that runs already."""
+    attempt = Attempt(1, bare_spec(tmp_path))
+    attempt.claim()
+    attempt.prepare()
+    orders = Orders(attempt.orders, attempt.descriptors)
+    Helper(orders, broken_pipe(), 0)._learn()
+    attempt.descriptors.remove(orders.report)  # which it has closed
+    attempt.hand_over()
+    attempt.close_go()
 
 
 async def test_nothing_is_left_when_all_that_watches_is_killed(supervisor: Supervisor, tmp_path: Path) -> None:

@@ -157,9 +157,13 @@ class Helper:
             self._failed = True
             leave_cgroup(orders.cgroups)
             records.forget(orders.directory)
-            os.write(self._reports, b"failed %d %s\n" % (orders.serial, failure))
+            word = b"failed %d %s\n" % (orders.serial, failure)
         else:
-            os.write(self._reports, b"started %d\n" % orders.serial)
+            word = b"started %d\n" % orders.serial
+        try:
+            os.write(self._reports, word)
+        except BrokenPipeError:
+            pass  # the server is dead; the task goes on
         self._poller.unregister(orders.report)
         os.close(orders.report)
         os.close(self._reports)
