@@ -11,7 +11,7 @@ from khonsu.control.batch import Batch
 from khonsu.control.broker import cancelled
 from khonsu.control.looks import Scene
 from khonsu.control.placed import Placed, column
-from khonsu.control.state import State
+from khonsu.control.state import Group, State
 from khonsu.core.ids import EvaluationId
 from khonsu.core.intake import next_version
 from khonsu.core.records import Evaluation, JobRecord, PlacementFailure, Time
@@ -34,7 +34,8 @@ class Result:
     """What became of a plan.
 
     Args:
-        revision: The revision of the commit.
+        revision: The revision of the decision.
+        group: What it goes to the disk with; None where there was nothing to decide.
         accepted: How many placements were committed.
         rejected: How many were not, because the fleet had changed.
         stale: Whether nothing was committed, because the job had changed.
@@ -43,6 +44,7 @@ class Result:
     """
 
     revision: Revision
+    group: Group | None = None
     accepted: int = 0
     rejected: int = 0
     stale: bool = False
@@ -52,6 +54,15 @@ class Result:
     def settled(self) -> bool:
         """Return whether the evaluation has ended."""
         return not self.rejected and not self.stale
+
+    async def durable(self) -> Revision:
+        """Wait until it is on the disk, and return its revision.
+
+        Raises:
+            StoreError: It was not written, and is undone.
+
+        """
+        return self.revision if self.group is None else await self.group.durable()
 
 
 class Planner:
@@ -63,14 +74,14 @@ class Planner:
         self._given_up: dict[str, int] = {}
         """How often in a row evaluations of a job could not be decided."""
 
-    async def commit(self, evaluation: Evaluation, scene: Scene, plan: Plan | None) -> Result:
-        """Commit a plan for what a look found; without a plan there is nothing to place.
+    def decide(self, evaluation: Evaluation, scene: Scene, plan: Plan | None) -> Result:
+        """Decide on a plan for what a look found; without a plan there is nothing to place.
 
         The evaluation ends with it, unless some placements were refused: then it stays pending, to be looked at again.
 
         Raises:
             PluginError: The plan is not one that answers the look.
-            StoreError: Nothing was written.
+            StoreError: The last commit failed and the tables are being rebuilt.
 
         """
         tables = self._state.tables
@@ -83,9 +94,9 @@ class Planner:
         batch = self._state.batch()
         placed = self._gather(batch, present, scene, plan, verdict)
         self._given_up.pop(evaluation.job, None)
-        await self._state.commit(batch)
         return Result(
             revision=batch.revision,
+            group=self._state.apply(batch),
             accepted=0 if placed is None else len(placed),
             rejected=0 if verdict is None else verdict.rejected,
             conflicts=() if verdict is None else verdict.conflicts,
