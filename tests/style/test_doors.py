@@ -22,7 +22,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "playhouse": ("stores/", SIMULATION),
     "apsw": (SIMULATION,),
     "sqlite3": ("stores/",),
-    "httpx": ("transports/pool.py", "artifacts/"),
+    "httpx": ("web.py",),
     "h11": ("transports/upload.py", "api/"),
     "cryptography": ("security/",),
     "fsspec": ("backup/", "artifacts/"),

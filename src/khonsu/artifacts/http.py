@@ -11,13 +11,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-import httpx
-
 from khonsu.artifacts.faults import cut, fault
 from khonsu.artifacts.incoming import Ask, Incoming, Validator
 from khonsu.artifacts.networks import Network, resolve
 from khonsu.artifacts.source import Source, authority, redirected
 from khonsu.errors import ArtifactError
+from khonsu.web import httpx
 
 REDIRECTS_MAX: Final = 5
 CONNECT_SECONDS: Final = 15.0

@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import anyio
-import httpx
 from attrs import field, frozen
 
 from khonsu.transports.address import Address
+from khonsu.web import httpx
 
 CONNECTIONS_MAX: Final = 256
 # Less than the 75 s after which the server closes them, so that it is always us who close first.
