@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -135,6 +136,28 @@ async def test_the_next_address_is_tried(site: Site, open_store: OpenStore, name
         with pytest.raises(ArtifactError, match="no answer") as caught:
             await store.fetch(url + "2", sha256(b""))
     assert caught.value.retryable
+
+
+@pytest.mark.anyio
+async def test_an_address_without_an_answer_is_passed_over(site: Site, open_store: OpenStore, names: Names) -> None:
+    """A server that hangs up on the question is as good as none; where all do, that is a fault that may pass."""
+    names.answers["tool.example"] = [["127.0.0.9", "127.0.0.1"]]
+    url = site.file("/tool", BODY).replace("127.0.0.1", "tool.example")
+    with socket.create_server(("127.0.0.9", int(site.url.rpartition(":")[2]))) as silent:
+        threading.Thread(target=_hang_up, args=(silent,), daemon=True).start()
+        async with open_store() as store:
+            (await store.fetch(url, DIGEST)).release()
+            names.answers["tool.example"] = [["127.0.0.9", "127.0.0.9"]]
+            with pytest.raises(ArtifactError, match=r"no answer \(Server disconnected") as caught:
+                await store.fetch(url, sha256(b""))
+        assert caught.value.retryable
+
+
+def _hang_up(server: socket.socket) -> None:
+    for _ in range(2):
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(2**16)
 
 
 @pytest.mark.anyio

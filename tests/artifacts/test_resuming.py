@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -286,3 +287,25 @@ async def test_killed_at_any_step_nothing_partial_is_ever_used(tmp_path: Path) -
         assert (directory / "task" / "bin" / "tool").read_bytes() == BODY
         assert os.listdir(directory / "task" / "bin") == ["tool"]
         assert os.listdir(directory / "cache" / "parts") == []
+
+
+async def test_what_breaks_tls_is_a_cut(secure_site: Site, open_store: OpenStore) -> None:
+    """Bytes that were changed on their way are no fault of the agent's disk, and what came before them is kept."""
+
+    def page(visit: Visit) -> None:
+        visit.head(200, Content_Length=len(BODY))
+        visit.wfile.write(BODY[:CUT])
+        with socket.socket(fileno=os.dup(visit.connection.fileno())) as bare:
+            bare.sendall(b"\x17\x03\x03\x00\x40" + bytes(64))
+        visit.close_connection = True
+
+    url = secure_site.page("/tool", page)
+    async with open_store() as store:
+        with pytest.raises(
+            ArtifactError, match=rf"/tool: cut after {CUT} of {len(BODY)} bytes \(.*bad record"
+        ) as caught:
+            await store.fetch(url, sha256(BODY))
+        assert caught.value.retryable
+        secure_site.file("/tool", BODY)
+        (await store.fetch(url, sha256(BODY))).release()
+    assert secure_site.asked("range") == [None, f"bytes={CUT}-"]

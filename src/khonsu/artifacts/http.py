@@ -25,6 +25,8 @@ CONNECT_SECONDS_SHORT: Final = 4.0
 SILENCE_SECONDS: Final = 30.0
 VALIDATOR_LENGTH_MAX: Final = 256
 
+_BROKEN = (httpx.TransportError, ssl.SSLError)
+"""What is wrong with a connection; of broken TLS, httpx does not say so in words of its own."""
 _REDIRECTS = {301, 302, 303, 307, 308}
 _RETRYABLE = {408, 425, 429}
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
@@ -75,14 +77,14 @@ class _Web:
         raise fault(source.shown, f"more than {REDIRECTS_MAX} redirects", hint="Ask for the final address")
 
     async def _send(self, source: Source, ask: Ask) -> httpx.Response:
-        """Ask the addresses of a host one after the other, until one takes the question."""
+        """Ask the addresses of a host one after the other, until one answers."""
         *others, last = await resolve(source, self._networks, seconds=CONNECT_SECONDS)
         for address in others:
-            with suppress(httpx.ConnectError, httpx.ConnectTimeout):
+            with suppress(*_BROKEN):
                 return await self._send_to(address, source, ask, connect_seconds=CONNECT_SECONDS_SHORT)
         try:
             return await self._send_to(last, source, ask, connect_seconds=CONNECT_SECONDS)
-        except httpx.TransportError as error:
+        except _BROKEN as error:
             raise _no_answer(source, error) from error
 
     async def _send_to(self, address: str, source: Source, ask: Ask, *, connect_seconds: float) -> httpx.Response:
@@ -193,7 +195,7 @@ async def _chunks(response: httpx.Response, source: Source, offset: int, total: 
         async for chunk in response.aiter_raw():
             received += len(chunk)
             yield chunk
-    except httpx.TransportError as error:
+    except _BROKEN as error:
         raise cut(source.shown, received=received, total=total, reason=_reason(error)) from error
 
 
@@ -238,7 +240,7 @@ def _refusal(response: httpx.Response, source: Source) -> ArtifactError:
     )
 
 
-def _no_answer(source: Source, error: httpx.TransportError) -> ArtifactError:
+def _no_answer(source: Source, error: Exception) -> ArtifactError:
     """Return an error about a server that could not be asked."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -247,7 +249,7 @@ def _no_answer(source: Source, error: httpx.TransportError) -> ArtifactError:
     return fault(source.shown, f"no answer ({_reason(error)})", retryable=True)
 
 
-def _reason(error: httpx.TransportError) -> str:
+def _reason(error: Exception) -> str:
     """Return what happened, in the words of the first in the chain of causes that says something."""
     if isinstance(error, httpx.ReadTimeout):
         return f"nothing came for {SILENCE_SECONDS:.0f} s"
