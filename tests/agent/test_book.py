@@ -52,12 +52,17 @@ async def test_a_book_is_read_as_it_was_left(tmp_path: Path) -> None:
 
 
 async def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
-    """An entry of another version does not keep the agent from starting with the others."""
+    """An entry of another version keeps no agent from starting with the others, and does not stay for ever."""
     states = [AllocationState(assignment=an_assignment(key), group=a_group()) for key in ("one", "two")]
     async with open_journal(tmp_path / "journal", SystemEnv()) as (journal, _):
         book = Book(journal, Kept())
         for state in states:
             book.note(state)
         journal.put("progress/one", {"status": "dancing"})
+        journal.put("group/of nobody", {})
+    async with open_journal(tmp_path / "journal", SystemEnv()) as (journal, found):
+        kept = read(found.values)
+        assert kept.states == (states[1],)
+        Book(journal, kept)
     async with open_journal(tmp_path / "journal", SystemEnv()) as (_, found):
-        assert read(found.values).states == (states[1],)
+        assert read(found.values) == Kept(states=(states[1],))

@@ -37,6 +37,8 @@ class Kept:
     boot: str = ""
     cluster: str = ""
     address: str = ""
+    stray: tuple[str, ...] = ()
+    """Keys of entries that belong to no allocation which could be read: what a power cut let outlive its others."""
 
 
 def read(values: Mapping[str, JSON]) -> Kept:
@@ -45,13 +47,21 @@ def read(values: Mapping[str, JSON]) -> Kept:
     An allocation that cannot be read, since another version wrote it, is left out: then it is not known here any more.
     """
     seen = values.get(_SEEN)
+    states = tuple(_states(values))
+    used = {key for state in states for key in _keys(state)}
     return Kept(
-        states=tuple(_states(values)),
+        states=states,
         seen=Revision.parse(seen) if isinstance(seen, str) else ZERO,
         boot=str(values.get(_BOOT, "")),
         cluster=str(values.get(_CLUSTER, "")),
         address=str(values.get(_ADDRESS, "")),
+        stray=tuple(key for key in values if key.startswith((_ASSIGNMENT, _PROGRESS, _GROUP)) and key not in used),
     )
+
+
+def _keys(state: AllocationState) -> tuple[str, str, str]:
+    key = state.assignment.id
+    return _ASSIGNMENT + key, _PROGRESS + key, _GROUP + state.assignment.group
 
 
 def _states(values: Mapping[str, JSON]) -> Iterator[AllocationState]:
@@ -85,6 +95,8 @@ class Book:
         self.cluster = kept.cluster
         """Whose allocations they are: ids and revisions of another cluster mean something else."""
         self._groups = Counter(state.assignment.group for state in kept.states)
+        for key in kept.stray:
+            journal.drop(key)
 
     def note(self, state: AllocationState) -> None:
         """Note an allocation as it is now."""
