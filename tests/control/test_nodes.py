@@ -10,6 +10,7 @@ from attrs import evolve
 from trio.testing import MockClock
 
 from khonsu.core.job import Disconnect, Reschedule
+from khonsu.core.leases import INTERVAL_SECONDS
 from khonsu.core.records import NodeResources
 from khonsu.core.reports import MESSAGE_LENGTH_MAX
 from khonsu.core.states import AllocationStatus, Desired, Eligibility, NodeStatus
@@ -332,6 +333,19 @@ async def test_a_node_that_was_silent_is_asked_for_all_it_has(home: Cluster) -> 
     await home.until(lambda: status_of(home, holder.name) is NodeStatus.DOWN, seconds=60.0)
     assert (await holder.sync()).tell_all
     assert not (await holder.sync(report(copy, A.RUNNING))).tell_all
+
+
+async def test_what_stays_unknown_is_asked_for_once_in_a_while(home: Cluster) -> None:
+    """A copy that is being prepared stays unknown: an agent that was asked each time would tell without a pause."""
+    holder, _ = await two_with_a_copy(home)
+    [copy] = home.copies()
+    holder.kill()
+    await home.until(lambda: status_of(home, holder.name) is NodeStatus.DOWN, seconds=60.0)
+    assert (await holder.sync()).tell_all
+    for _ in range(3):
+        assert not (await holder.sync(report(copy, A.STARTING))).tell_all
+    await anyio.sleep(INTERVAL_SECONDS)
+    assert (await holder.sync()).tell_all
 
 
 async def test_a_failed_copy_is_placed_again_with_back_off(home: Cluster) -> None:

@@ -6,6 +6,7 @@ last-seen times never touch the store.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 from attrs import define, field
@@ -26,6 +27,8 @@ class Session:
     last_seen: Time
     requests: dict[str, AgentRequest] = field(factory=dict)
     """What is wanted of the agent, by id: told with every answer until it says that it has heard of it."""
+    asked_at: float = -math.inf
+    """When the agent was last asked to tell of all that it has, on the clock that never steps."""
     begun: bool = False
     """Whether the agent has had an answer to a first request: a later one is late, and tells of the past."""
 

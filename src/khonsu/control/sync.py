@@ -169,8 +169,19 @@ class Sync:
             ),
             requests=tuple(session.requests.values()),
             draining=tables.nodes[node.id].eligibility is Eligibility.DRAINING if node.id in tables.nodes else False,
-            tell_all=tables.allocations.unknown(node.id),
+            tell_all=self._asks(node, session, terms),
         )
+
+    def _asks(self, node: Node, session: Session, terms: LeaseTerms) -> bool:
+        """Return whether the agent is to tell of all that it has: of some of it nobody knows what it does.
+
+        It is asked once in a while: what is being prepared or stopped stays unknown however often it is told of.
+        """
+        now = self._state.env.monotonic()
+        asks = self._state.tables.allocations.unknown(node.id) and now - session.asked_at >= terms.interval_seconds
+        if asks:
+            session.asked_at = now
+        return asks
 
     def _orphans(self, node: Node, request: SyncRequest) -> Iterable[Assignment]:
         """Yield what the agent says runs, and is given up here: it is told to stop it."""
