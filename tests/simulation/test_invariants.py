@@ -356,7 +356,8 @@ def none_survives(history: History) -> None:
 
 
 def nothing_runs(history: History) -> None:
-    """A service is wanted, and nothing runs."""
+    """A service is wanted, and nothing runs, though there is room."""
+    history.commit(node())
     history.submit()
     history.now = LONG
     history.oracle.finished()
