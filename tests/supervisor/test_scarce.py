@@ -6,10 +6,12 @@ import errno
 import os
 import resource
 import socket
+import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from khonsu.drivers import forkserver
@@ -20,6 +22,7 @@ from khonsu.errors import DriverError
 from khonsu.supervisor import records
 from khonsu.supervisor.attempt import Attempt, StartError
 from khonsu.supervisor.forkserver import ForkServer
+from khonsu.supervisor.processes import boot_id, look
 from tests.supervisor.tasks import bare_spec
 
 if TYPE_CHECKING:
@@ -142,3 +145,57 @@ async def test_the_end_of_a_task_is_not_lost_without_descriptors(tmp_path: Path)
     with ExitStack() as scarce:
         scarce.enter_context(descriptors_left(0))
         assert (await supervisor.wait(handle)).code == 7
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("count", [0, 1])
+async def test_a_task_that_cannot_be_looked_at_runs_on(tmp_path: Path, count: int) -> None:
+    """Without descriptors a helper is not taken for dead, its task is not killed, and it is found again."""
+
+    class Freeing(SystemEnv):
+        async def sleep(self, seconds: float) -> None:
+            scarce.close()
+            await super().sleep(0.0)
+
+    supervisor = Supervisor(tmp_path / "supervisor", env=Freeing())
+    await SystemEnv().run_blocking(int)
+    with subprocess.Popen(["/bin/sleep", "60"], start_new_session=True) as helper:  # noqa: ASYNC220
+        found = look(helper.pid)
+        assert found is not None
+        handle = {
+            "directory": str(tmp_path), "boot": boot_id(), "helper_pid": helper.pid, "helper_started": found.started,
+            "pid": helper.pid, "started": found.started,
+        }  # fmt: skip
+        with ExitStack() as scarce:
+            scarce.enter_context(descriptors_left(count))
+            assert await supervisor.reattach(handle)
+            with anyio.move_on_after(0.1) as patience:
+                await supervisor.wait(handle)
+        assert patience.cancelled_caught
+        helper.kill()
+
+
+@pytest.mark.anyio
+async def test_a_task_is_stopped_once_there_is_a_descriptor(tmp_path: Path) -> None:
+    """What a helper is told, and what is to be removed, waits for a descriptor and is not given up."""
+
+    class Freeing(SystemEnv):
+        async def sleep(self, seconds: float) -> None:
+            scarce.close()
+            await super().sleep(0.0)
+
+    supervisor = Supervisor(tmp_path / "supervisor", env=Freeing())
+    attempt = tmp_path / "attempt"
+    attempt.mkdir()
+    os.mkfifo(attempt / records.CONTROL)
+    helper = os.open(attempt / records.CONTROL, os.O_RDWR | os.O_NONBLOCK)
+    await SystemEnv().run_blocking(int)
+    with ExitStack() as scarce:
+        scarce.enter_context(descriptors_left(0))
+        await supervisor.signal({"directory": str(attempt)}, "SIGHUP")
+    assert b'"signal": 1' in os.read(helper, 100)
+    os.close(helper)
+    with ExitStack() as scarce:
+        scarce.enter_context(descriptors_left(0))
+        await supervisor.remove(str(attempt))
+    assert not attempt.exists()

@@ -9,11 +9,11 @@ import math
 import os
 import pwd
 import signal as signals
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 import anyio
 from attrs import frozen
@@ -26,13 +26,17 @@ from khonsu.errors import DriverError
 from khonsu.security.trees import remove_tree
 from khonsu.supervisor import records
 from khonsu.supervisor.leftovers import kill_leftovers
-from khonsu.supervisor.processes import boot_id, is_running, send_signal
+from khonsu.supervisor.processes import boot_id, look, send_signal
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _POLL_SECONDS_MIN = 0.01
 _POLL_SECONDS_MAX = 1.0
 _BUSY_TRIES = 500
 _UNHEARD_SECONDS_MIN = 2.0
 _LEFTOVER_LOOKS = 200
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @frozen
@@ -151,12 +155,12 @@ class Supervisor:
         descriptor = _open_process(pid)
         if descriptor is None:
             pause = _POLL_SECONDS_MIN
-            while is_running(pid, started):
+            while _may_run(pid, started):
                 await self._env.sleep(pause)
                 pause = min(2 * pause, _POLL_SECONDS_MAX)
             return
         try:
-            if is_running(pid, started):  # looked at after it is held, so that it cannot be another one
+            if _may_run(pid, started):  # looked at after it is held, so that it cannot be another one
                 await anyio.wait_readable(descriptor)
         finally:
             os.close(descriptor)
@@ -182,7 +186,7 @@ class Supervisor:
 
     async def _stop_unheard(self, record: Mapping[str, Any], number: int, grace_seconds: float) -> None:
         """Stop a task whose helper cannot be told, since somebody removed its FIFO: by the end of the helper."""
-        ended = await self._env.run_blocking(records.read_record, str(record["directory"]), records.ENDED)
+        ended = await self._ended(str(record["directory"]))
         if ended is not None or not _is_helper_running(record):
             return
         for each in (number, int(signals.SIGCONT)):
@@ -213,7 +217,10 @@ class Supervisor:
             except OSError as error:
                 if error.errno in {errno.ENOENT, errno.ENXIO, errno.ENOTDIR}:
                     return False
-                raise
+                if error.errno not in _NO_DESCRIPTOR:
+                    raise
+                await self._env.sleep(_POLL_SECONDS_MAX)
+                continue
             try:
                 os.write(descriptor, line)
             except BlockingIOError:
@@ -231,24 +238,28 @@ class Supervisor:
         return _is_helper_running(handle) or await self._ended(directory) is not None
 
     async def _ended(self, directory: str) -> dict[str, Any] | None:
-        """Return the record of an end; without a descriptor it is there all the same, and is waited for."""
+        """Return the record of an end."""
+        return await self._patiently(records.read_record, directory, records.ENDED)
+
+    async def _patiently(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function that blocks, again where no descriptor is left: what it looks for is there all the same."""
         while True:
             try:
-                return await self._env.run_blocking(records.read_record, directory, records.ENDED)
+                return await self._env.run_blocking(function, *args, **kwargs)
             except OSError as error:
-                if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                if error.errno not in _NO_DESCRIPTOR:
                     raise
             await self._env.sleep(_POLL_SECONDS_MAX)
 
     async def remove(self, directory: str, /) -> None:
         """Kill what may still run for this directory, and remove it; also when spawn never returned."""
         pause = _POLL_SECONDS_MIN
-        while not await self._env.run_blocking(_remove_unclaimed, directory):
+        while not await self._patiently(_remove_unclaimed, directory):
             # By the same FIFO as `stop`; a helper that is just starting has no record yet, and is asked again.
             stop = {"command": "stop", "signal": int(signals.SIGKILL), "grace_seconds": 0.0}
             heard = await self._command({"directory": directory}, stop)
             if not heard and pause >= _POLL_SECONDS_MAX:
-                record = await self._env.run_blocking(records.read_record, directory, records.STARTED)
+                record = await self._patiently(records.read_record, directory, records.STARTED)
                 await self._stop_unheard({**(record or {}), "directory": directory}, int(signals.SIGKILL), 0.0)
             await self._env.sleep(pause)
             pause = min(2 * pause, _POLL_SECONDS_MAX)
@@ -305,7 +316,19 @@ def _number(handle: Handle, name: str) -> int:
 
 def _is_helper_running(handle: Handle) -> bool:
     pid, started = _number(handle, "helper_pid"), _number(handle, "helper_started")
-    return pid > 0 and handle.get("boot") == boot_id() and is_running(pid, started)
+    return pid > 0 and handle.get("boot") == boot_id() and _may_run(pid, started)
+
+
+def _may_run(pid: int, started: int) -> bool:
+    """Tell whether this very process runs, or whether there is one that cannot be looked at without a descriptor."""
+    process = look(pid)
+    if process is not None or pid <= 0:
+        return process is not None and process.started == started and not process.zombie
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # a helper is our own user's
+        return False
+    return True
 
 
 def _open_process(pid: int) -> int | None:
