@@ -327,6 +327,12 @@ def looked_at_again_and_again(history: History) -> None:
         history.commit(ended(number))
 
 
+def called_again_and_again(history: History) -> None:
+    """An agent calls hundreds of times in a moment."""
+    for _ in range(300):
+        history.call("agent-1")
+
+
 def damage_in_silence(history: History) -> None:
     """An agent found its journal damaged, and never said so."""
     history.now = 10.0
@@ -417,6 +423,7 @@ HISTORIES: tuple[tuple[type[Invariant], Tell], ...] = (
     (StaysBounded, old_events_pile_up),
     (NothingIsTriedForEver, refused_again_and_again),
     (NothingIsTriedForEver, looked_at_again_and_again),
+    (NothingIsTriedForEver, called_again_and_again),
     (DamageIsTold, damage_in_silence),
     (OneSurvives, two_survive),
     (OneSurvives, none_survives),

@@ -192,6 +192,16 @@ def who_returns_is_not_asked() -> Iterator[Patch]:
 
 
 @mutant
+def agents_are_asked_without_a_pause() -> Iterator[Patch]:
+    """While something is unknown an agent is asked with every answer to tell of all it has (it was so once)."""
+
+    def asks(self: Sync, node: Node, *_: object) -> bool:
+        return self._state.tables.allocations.unknown(node.id)
+
+    yield Sync, "_asks", asks
+
+
+@mutant
 def what_is_missing_is_not_missed() -> Iterator[Patch]:
     """An agent that starts tells what it has, and nobody asks for the rest."""
     take = Sync._take
@@ -224,6 +234,7 @@ MUTANTS: tuple[Mutant, ...] = (
     two_minds_of_what_fits,
     a_late_first_request_counts,
     who_returns_is_not_asked,
+    agents_are_asked_without_a_pause,
     what_is_missing_is_not_missed,
     orphans_run_on,
 )

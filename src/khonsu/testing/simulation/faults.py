@@ -6,6 +6,7 @@ Each seed draws which of them it has, and how often.
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from khonsu.abc.driver import TaskExit
@@ -128,6 +129,8 @@ class ControlPowerCut(ControlFault):
 class AgentCrash(Fault):
     """An agent is killed; its tasks run on."""
 
+    seconds: ClassVar[tuple[float, ...]] = (0.5, 4.0, 12.0, 25.0, 45.0)
+
     def begin(self) -> None:
         """Kill it."""
         self.agent.crash()
@@ -149,8 +152,11 @@ class JournalDamage(AgentCrash):
         places = [place for place in range(end) if data[place : place + 1].isalnum()]
         if places:
             data[self.chance.choice(places)] ^= 1
-            journal.write_bytes(data)
-            self.world.sights.damaged(self.agent.name)
+            with suppress(OSError), journal.open("r+b") as file:
+                file.write(data)
+                file.flush()
+                self.agent.disk.files.fsync(file.fileno())  # else a power cut would mend it
+                self.world.sights.damaged(self.agent.name)
 
 
 class AgentPause(Fault):

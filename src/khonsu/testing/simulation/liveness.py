@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from typing import ClassVar, Final
 
 from khonsu.core.records import Allocation, Evaluation, JobVersion, version_key
+from khonsu.errors import KhonsuError
 from khonsu.testing.simulation.oracle import Invariant, Moves, Oracle, Process
 from khonsu.testing.simulation.reached import REACH_SECONDS, fails
 
@@ -14,12 +15,15 @@ ATTEMPTS_MAX: Final = 10
 LOOKS_MAX: Final = 200
 LOOKS_SECONDS: Final = 10.0
 """A job is looked at less often than so many times in so many seconds."""
+CALLS_MAX: Final = 200
+CALLS_SECONDS: Final = 2.0
+"""A host calls less often than so many times in so many seconds."""
 REST_SECONDS: Final = 5.0
 """For so long before the end nothing starts or ends of a service that has what it wants."""
 
 
 class NothingIsTriedForEver(Invariant):
-    """A plan that cannot be carried out is not made again and again, nor is a job looked at without an end."""
+    """No plan that cannot be carried out is made for ever; no job is looked at, and nobody calls, without a pause."""
 
     promise: ClassVar[str] = "L3"
 
@@ -27,6 +31,14 @@ class NothingIsTriedForEver(Invariant):
         """Have seen no look."""
         super().__init__(world)
         self._looks: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOOKS_MAX))
+        self._calls: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=CALLS_MAX))
+
+    def answered(self, source: str, operation: str, error: KhonsuError | None) -> None:
+        """Count the calls of each host."""
+        now, calls = self.oracle.sights.now(), self._calls[source]
+        if len(calls) == CALLS_MAX and now - calls[0] < CALLS_SECONDS:
+            self.broken(f"{source} calls {CALLS_MAX} times in {now - calls[0]:.3f} s, and {operation} again")
+        calls.append(now)
 
     def committed(self, moves: Moves) -> None:
         """Count the tries and the looks."""
