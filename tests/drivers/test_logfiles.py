@@ -74,6 +74,27 @@ async def test_the_last_lines_take_a_bounded_memory(tmp_path: Path, monkeypatch:
     assert [text[0] for text in await texts(tmp_path, tail=8)] == ["6", "7", "8"]
 
 
+@pytest.mark.parametrize("options", [{"tail": 2}, {"since": 0.0}, {}])
+async def test_who_does_not_follow_comes_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    """A task that writes faster than its lines are read does not keep a reader for ever, nor a thread."""
+    out = writer(tmp_path, files=3, file_bytes=1000)
+    out.write(b"old\n" * 10)
+    once = LogCursor.read
+
+    def read(cursor: LogCursor) -> list[LogEntry]:
+        lines = once(cursor)
+        out.write(b"new\n" * 200)
+        return lines
+
+    monkeypatch.setattr(LogCursor, "read", read)
+    with anyio.fail_after(5):
+        found = await texts(tmp_path, streams=["stdout"], **options)
+    assert found[:2] == ["old", "old"]
+    assert len(found) <= 10
+
+
 async def test_bytes_that_are_no_text_are_replaced(tmp_path: Path) -> None:
     """Bytes that are not UTF-8 do not stop a reader."""
     writer(tmp_path).write(b"\xff\xc3\xa4\n")

@@ -58,6 +58,7 @@ class LogCursor:
         self._rest_time = 0.0
         self._index = b""
         self._entry = 0  # the offset in `_index` of the entry that holds
+        self._end: tuple[int, int] | None = None  # the file and the offset in it at which to stop
 
     def close(self) -> None:
         """Close the file."""
@@ -78,6 +79,8 @@ class LogCursor:
     def read(self) -> list[LogEntry]:
         """Return the next lines; none if there are no more for now."""
         while True:
+            if self._end is not None and (self._number, self._offset) >= self._end:
+                return []
             if self._file < 0 and not self._open_after(self._number):
                 return []
             at = self._offset
@@ -94,6 +97,19 @@ class LogCursor:
         """Return what is there of a line that will have no end."""
         rest, self._rest = self._rest, b""
         return [self._entry_of(rest, self._rest_time)] if rest else []
+
+    def end_here(self) -> None:
+        """Read what is there now, and not much of what comes: a task may write faster than we read."""
+        number = max(self.numbers(), default=-1)
+        try:
+            size_bytes = (self._directory / f"{self._stream}.{number}").stat().st_size
+        except FileNotFoundError:
+            size_bytes = 0
+        self._end = number, size_bytes
+
+    def go_on(self) -> None:
+        """Read all that comes."""
+        self._end = None
 
     def seek_tail(self, lines: int) -> None:
         """Go to where the last lines begin that are there now."""
@@ -236,11 +252,8 @@ async def read_logs(
     cursors = [LogCursor(directory, stream) for stream in streams]
     pause = _PAUSE_SECONDS_MIN
     try:
-        for entry in await env.run_blocking(_backlog, cursors, tail, since) if tail is not None else []:
+        for entry in await env.run_blocking(_begin, cursors, tail, since, follow=follow):
             yield entry
-        if tail is None and since is not None:
-            for cursor in cursors:
-                await env.run_blocking(cursor.seek_time, since)
         pending: dict[LogCursor, deque[LogEntry]] = {cursor: deque() for cursor in cursors}
         while True:
             last = not follow or ended()
@@ -277,11 +290,25 @@ async def _next(pending: dict[LogCursor, deque[LogEntry]], exhausted: set[LogCur
     return min(ready, key=lambda lines: lines[0].time).popleft() if ready else None
 
 
+def _begin(cursors: Sequence[LogCursor], tail: int | None, since: float | None, *, follow: bool) -> list[LogEntry]:
+    """Put cursors where to begin; return the last lines, where those are asked for."""
+    backlog = _backlog(cursors, tail, since) if tail is not None else []
+    for cursor in cursors:
+        if tail is None and since is not None:
+            cursor.seek_time(since)
+        if follow:
+            cursor.go_on()
+        elif tail is None:
+            cursor.end_here()
+    return backlog
+
+
 def _backlog(cursors: Sequence[LogCursor], tail: int, since: float | None) -> list[LogEntry]:
     """Return the last lines over all streams, and leave the cursors behind them."""
     kept: list[LogEntry] = []
     for cursor in cursors:
         cursor.seek_tail(tail)
+        cursor.end_here()
         last: deque[LogEntry] = deque()
         size_bytes = 0
         while lines := cursor.read():
