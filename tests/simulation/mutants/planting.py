@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 from unittest.mock import patch
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 Patch: TypeAlias = tuple[Any, str, Any]
 """A module or class, a name in it, and what it stands for."""
@@ -48,6 +48,11 @@ def always(value: object) -> Callable[..., Any]:
 def mutant(patches: Patches) -> Mutant:
     """Make a bug of a function: its name, its docstring, and what it yields."""
     return Mutant(name=patches.__name__, what=str(patches.__doc__), patches=patches)
+
+
+def harmless(why: str) -> Callable[[Patches], Mutant]:
+    """Make a bug that no seed can find, for a reason."""
+    return lambda patches: evolve(mutant(patches), harmless=why)
 
 
 def pair(one: Mutant, other: Mutant, what: str) -> Mutant:

@@ -162,6 +162,8 @@ class JournalDamage(AgentCrash):
 class AgentPause(Fault):
     """An agent stands still, as by SIGSTOP; its tasks run on."""
 
+    seconds: ClassVar[tuple[float, ...]] = (0.5, 4.0, 12.0, 25.0, 45.0)
+
     def begin(self) -> None:
         """Stop it."""
         self.agent.pause()
