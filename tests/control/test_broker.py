@@ -38,12 +38,12 @@ async def state() -> AsyncGenerator[State, None]:
         yield made
 
 
-def ask(state: State, *, created_at: float = 0.0, not_before: float = 0.0) -> Evaluation:
-    """Have the job looked at, with times from now."""
+def ask(state: State, *, job: str = JOB, created_at: float = 0.0, not_before: float = 0.0) -> Evaluation:
+    """Have a job looked at, with times from now."""
     batch = state.batch()
     made = Evaluation(
         id=EvaluationId(state.new_id()),
-        job=JOB,
+        job=job,
         priority=50,
         trigger="test",
         created_at=Time(state.now() + created_at),
@@ -96,3 +96,14 @@ async def test_what_was_superseded_takes_no_room(state: State) -> None:
     for number in range(1_000):
         end(state, ask(state, not_before=1e8 - number))
     assert broker.put_off <= 2 * OLD_ENTRIES_MIN
+
+
+async def test_what_became_due_is_not_dropped_with_what_was_superseded(state: State) -> None:
+    """All workers may be busy when it becomes due, and while others are put off again and again."""
+    broker = Broker(state)
+    due = ask(state, job="default/other", not_before=1.0)
+    await state.env.sleep(2.0)
+    for _ in range(OLD_ENTRIES_MIN + 8):
+        end(state, ask(state, not_before=1e8))
+    with anyio.fail_after(5.0):
+        assert (await broker.take()).id == due.id

@@ -154,6 +154,7 @@ class Broker:
         heapq.heappush(self._later, (due, evaluation.id))
         if len(self._later) > 2 * len(self._due) + OLD_ENTRIES_MIN:
             # Most of them were superseded, and some would be due in a year.
+            self._promote()
             self._later = [(at, key) for key, at in self._due.items() if at > now]
             heapq.heapify(self._later)
 
