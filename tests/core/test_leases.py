@@ -49,6 +49,15 @@ def test_a_renewal_that_was_overtaken_shortens_nothing() -> None:
     assert book.heard_at(ONE) == 5.0
 
 
+def test_time_before_a_renewal_is_not_given_back() -> None:
+    """A node that calls as soon as the control plane listens again gets no more than a lease (L2)."""
+    book = LeaseBook(0.0, ready=[ONE, TWO])
+    book.expire(0.25)
+    book.renew(ONE, 30.0)
+    assert book.expire(30.0) == ()
+    assert [node for _, node in ticked(book, 30.0, 30.0 + LIMIT)] == [TWO, ONE]
+
+
 def test_a_node_that_is_heard_of_again_holds_a_lease_again() -> None:
     """It is silent no more."""
     book = LeaseBook(0.0, ready=[ONE])

@@ -177,8 +177,9 @@ class LeaseBook:
         late = now - self._ticked_at - 2 * self._tick_seconds
         self._ticked_at = now
         if late > 0:
-            for node in self._heard:
-                self._deaf[node] = self._deaf.get(node, 0.0) + late
+            for node, heard in self._heard.items():
+                # One that was heard of as soon as we listened again has missed nothing.
+                self._deaf[node] = self._deaf.get(node, 0.0) + max(0.0, min(late, now - heard))
         limit = self._ttl_longest + GRACE_SECONDS
         gone: list[NodeId] = []
         self._next_end_at = math.inf
