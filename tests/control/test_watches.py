@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import pytest
@@ -9,12 +9,16 @@ from khonsu.abc.transport import Request
 from khonsu.control import eventlog, queries
 from khonsu.core.revision import Revision
 from khonsu.errors import HistoryGone, InvalidRequest
-from tests.control.cluster import Cluster, service
+from khonsu.stores.memory import MemoryStore
+from tests.control.cluster import Cluster, cluster, service
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from khonsu.abc.store import Commit, Transaction
     from khonsu.core.records import Allocation, Record
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +102,41 @@ async def test_a_watch_of_a_job_tells_what_happened_while_it_waited(home: Cluste
         group.start_soon(watch)
         await anyio.wait_all_tasks_blocked()
         await home.client.stop("web")
+
+
+class _HeldStore(MemoryStore):
+    """A store whose disk can be told to take its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready = anyio.Event()
+        self.ready.set()
+
+    async def write(self, transaction: Callable[[Transaction], T], /) -> Commit[T]:
+        await self.ready.wait()
+        return await super().write(transaction)
+
+
+async def test_a_watch_tells_of_events_that_were_on_their_way_to_the_disk() -> None:
+    """A read while they were there had the job as it was after them, without them."""
+    store = _HeldStore()
+    async with cluster(store) as home:
+        await home.client.submit(service())
+        store.ready = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(home.client.stop, "web")
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(_check_stop_is_told, home)
+            await anyio.wait_all_tasks_blocked()
+            store.ready.set()
+
+
+async def _check_stop_is_told(home: Cluster) -> None:
+    seen = await get(home, "job.get", name="web")
+    assert "job-stopped" not in [event["type"] for event in seen["events"]]
+    with anyio.fail_after(5.0):
+        after = await get(home, "job.get", name="web", after=seen["revision"], wait=30.0)
+    assert "job-stopped" in [event["type"] for event in after["events"]]
 
 
 async def test_lists_come_in_pages(home: Cluster) -> None:

@@ -59,10 +59,11 @@ class Queries:
     async def job(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.get`."""
         await self._hold(call, (f"job:{call.job}",))
+        # Not that of the tables, which are ahead of the events: a watch from it must tell of those that come meanwhile.
+        revision = self._state.durable
         events = await self._events(call)
 
         record = find_job(self._state, call.namespace, call.text("name"))
-        revision = self._state.closed
         found = self.info(record, events=events, whole=True)
         body = await self._written(found, groups=len(found.groups))
         await self._state.settled()
