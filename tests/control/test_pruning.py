@@ -8,6 +8,8 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
+from khonsu.control import eventlog
+from khonsu.control.pruner import Pruner
 from khonsu.core.records import Allocation, Record
 from khonsu.core.retention import Retention
 from khonsu.core.states import AllocationStatus
@@ -134,6 +136,33 @@ async def test_who_reads_too_slowly_is_told() -> None:
             await home.client.wait(await home.client.submit(service("late", cpu=1)))
             await anyio.sleep(150.0)
             with pytest.raises(HistoryGone, match="are forgotten"):
+                await rest(events)
+
+
+@pytest.mark.parametrize("kept", [1, 5])
+async def test_what_is_forgotten_while_it_is_read_is_not_left_out(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether later revisions are forgotten, or only the rest of that which the reader has come to."""
+    async with cluster(env=VirtualEnv(), retention=Retention(events_max=kept)) as home:
+        state = home.plane.parts.state
+        for _ in range(2):
+            batch = state.batch()
+            for number in range(5):
+                batch.event("made", str(number))
+            await state.commit(batch)
+        page, reads = state.page, list[str | None]()
+
+        async def slow(kind: str, after: str | None, limit: int, **equals: object) -> Sequence[Record]:
+            if limit == eventlog.ROWS_PER_READ:
+                reads.append(after)
+            if len(reads) == 2:
+                reads.append("the pruner reads, too")
+                await Pruner(state, Retention(events_max=kept)).prune()
+            return await page(kind, after, limit, **equals)
+
+        monkeypatch.setattr(eventlog, "ROWS_PER_READ", 2)
+        monkeypatch.setattr(state, "page", slow)
+        with pytest.raises(HistoryGone, match="are forgotten"):
+            async with home.client.events(follow=False) as events:
                 await rest(events)
 
 

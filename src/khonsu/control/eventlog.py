@@ -11,10 +11,11 @@ from attrs import frozen
 
 from khonsu.abc.transport import ByteStream
 from khonsu.control.calls import Call
-from khonsu.control.pruner import EVENTS_PRUNED
+from khonsu.control.pruner import EVENTS_PRUNED, EVENTS_PRUNED_KEY
 from khonsu.control.state import State
 from khonsu.control.streams import fed
 from khonsu.core.codec import dumps
+from khonsu.core.ids import parse_key
 from khonsu.core.records import Event
 from khonsu.core.revision import ZERO, Revision
 from khonsu.errors import HistoryGone
@@ -97,6 +98,15 @@ class EventLog:
                 hint=FROM_THE_START,
             )
 
+    def _check_whole(self, after: Revision, last: Event | None) -> None:
+        """Check that nothing is forgotten of what came after the last event that was seen."""
+        pruned = self._state.tables.settings.get(EVENTS_PRUNED_KEY)
+        if pruned is not None and last is not None and parse_key(last.id) < parse_key(str(pruned.value)):
+            self._check_remembered(last.revision)
+            raise HistoryGone(f"some events of revision {last.revision} are forgotten", hint=FROM_THE_START)
+        if last is None and after != ZERO:
+            self._check_remembered(after)
+
     async def _send_all(
         self, wanted: _Wanted, after: Revision, last: Event | None, send: MemoryObjectSendStream[bytes]
     ) -> None:
@@ -110,9 +120,9 @@ class EventLog:
         while True:
             durable = self._state.durable
             while True:
-                if last is not None:
-                    self._check_remembered(last.revision)
                 page = await self._state.page("event", start if last is None else last.id, ROWS_PER_READ)
+                # When it is read: what was forgotten meanwhile is missing from it.
+                self._check_whole(after, last)
                 for event in page:
                     assert isinstance(event, Event)
                     if event.revision > after and wanted.matches(event):

@@ -19,6 +19,9 @@ from khonsu.errors import StoreError
 EVENTS_PRUNED = "events-pruned"
 """The setting that holds the revision of the last event that was forgotten."""
 
+EVENTS_PRUNED_KEY = "events-pruned-key"
+"""The setting that holds its key: of a revision with many events, some may be forgotten and others not."""
+
 INTERVAL_SECONDS = 60.0
 ROWS_PER_SLICE = 1_000
 """After so many others get a turn."""
@@ -129,7 +132,8 @@ class Pruner:
                 batch = self._state.batch()
                 batch.delete("event", *map(key_of, old), pruned=True)
                 # Who resumes before this has missed something, and is told so.
-                batch.put(Setting(key=EVENTS_PRUNED, value=str(old[-1].revision)))
+                revision = Setting(key=EVENTS_PRUNED, value=str(old[-1].revision))
+                batch.put(revision, Setting(key=EVENTS_PRUNED_KEY, value=old[-1].id))
                 await self._state.commit(batch)
             self._uncount(len(old))
             if len(old) < len(page):
