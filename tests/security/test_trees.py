@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,28 @@ def test_what_is_said_is_a_bound_only(tmp_path: Path) -> None:
     os.link(tmp_path / "f0" / "g" / "file", tmp_path / "f1" / "again")
     assert 5 * 2**20 <= disk_bytes(tmp_path, enough_bytes=PLENTY) < 6 * 2**20
     assert 2**20 < disk_bytes(tmp_path, enough_bytes=2**20) < 5 * 2**20
+
+
+def test_what_cannot_be_looked_at_hides_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that is gone, or that a dead file system stands for, is left out, and the others count."""
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_bytes(bytes(2**20))
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def scan(folder: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            yield _without_the_first(entries, folder)
+
+    monkeypatch.setattr("khonsu.security.trees.os.scandir", scan)
+    assert 2 * 2**20 <= disk_bytes(tmp_path, enough_bytes=PLENTY) < 3 * 2**20
+
+
+def _without_the_first(entries: Iterator[os.DirEntry[str]], folder: int) -> Iterator[os.DirEntry[str]]:
+    first = next(entries)
+    os.unlink(first.name, dir_fd=folder)
+    yield first
+    yield from entries
 
 
 def test_what_is_mounted_or_cannot_go_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

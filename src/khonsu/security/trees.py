@@ -67,7 +67,10 @@ def _measure(folder: int) -> tuple[int, list[str]]:
     device = os.fstat(folder).st_dev
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            status = entry.stat(follow_symlinks=False)
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue  # gone meanwhile, or where something is mounted that is dead
             if not stat.S_ISDIR(status.st_mode):
                 total += status.st_blocks * BLOCK_BYTES // max(1, status.st_nlink)  # its other names count the rest
             elif status.st_dev == device:
