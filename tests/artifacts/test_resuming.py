@@ -309,3 +309,15 @@ async def test_what_breaks_tls_is_a_cut(secure_site: Site, open_store: OpenStore
         secure_site.file("/tool", BODY)
         (await store.fetch(url, sha256(BODY))).release()
     assert secure_site.asked("range") == [None, f"bytes={CUT}-"]
+
+
+async def test_the_versions_of_what_failed_are_forgotten_in_the_end(
+    site: Site, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Addresses that fail, each another one, do not take more and more memory; what is forgotten begins anew."""
+    monkeypatch.setattr("khonsu.artifacts.downloader.KNOWN_MAX", 2)
+    async with open_store() as store:
+        for number in range(4):
+            with pytest.raises(DigestMismatch):
+                await store.fetch(site.file(f"/tool-{number}", b"x", etag='"v1"'), sha256(b"%d" % number))
+        assert len(store._downloader._validators) == 2

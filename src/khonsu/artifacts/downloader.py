@@ -11,7 +11,7 @@ from typing import Final
 
 import anyio
 
-from khonsu.artifacts.cache import Cache, CachedArtifact
+from khonsu.artifacts.cache import KNOWN_MAX, Cache, CachedArtifact
 from khonsu.artifacts.faults import fault, mismatch
 from khonsu.artifacts.incoming import Ask, Incoming, Progress, Validator, check_size, receive
 from khonsu.artifacts.local import read_file
@@ -146,8 +146,9 @@ class Downloader:
             yield incoming
 
     def _remember(self, key: str, validator: Validator) -> None:
-        """Remember of which version a part is, if equal versions have equal bytes."""
+        """Remember of which version a part is, if equal versions have equal bytes; not of all that ever failed."""
+        self._validators.pop(key, None)
         if validator.strong_etag is not None:
             self._validators[key] = validator
-        else:
-            self._validators.pop(key, None)
+        if len(self._validators) > KNOWN_MAX:
+            del self._validators[next(iter(self._validators))]
