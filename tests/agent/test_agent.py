@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import pytest
+from attrs import field, frozen
 
 from khonsu.agent.agent import Agent
 from khonsu.agent.journal import open_journal
@@ -108,6 +109,26 @@ async def test_an_unknown_driver_says_which_there_are(home: Home) -> None:
         home.desk.assign(an_assignment("a1"), group)
         report = await home.desk.until_status("a1", A.FAILED)
         assert "this node has no driver 'oci'. It has: binary, fake" in report.message
+
+
+async def test_a_config_that_its_own_class_stumbles_over_ends_no_agent(home: Home) -> None:
+    """Whatever a driver's config raises when it is made of what a job says, that is what the copy failed of."""
+
+    def stumble(_: object, __: object, path: str) -> None:
+        raise AttributeError(f"{path} has none")
+
+    @frozen
+    class Config:
+        path: str = field(validator=stumble)
+
+    class Odd(FakeDriver):
+        name = "odd"
+        config_type = Config  # type: ignore[assignment]
+
+    async with home.agent(drivers=[Odd(home.machine)]):
+        home.desk.assign(an_assignment("a1"), a_group(a_task(config={"path": "relative"}, driver="odd")))
+        report = await home.desk.until_status("a1", A.FAILED)
+        assert "the config is none of the driver odd: relative has none" in report.message
 
 
 async def test_tasks_run_on_while_the_agent_is_away(home: Home) -> None:

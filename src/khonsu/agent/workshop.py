@@ -12,15 +12,15 @@ from attrs import evolve, frozen
 from khonsu.abc.driver import AnyDriver, ProcessSupervisor, TaskContext
 from khonsu.agent.layout import Layout
 from khonsu.agent.state import AllocationState
+from khonsu.agent.verbs import config_of
 from khonsu.artifacts import ArtifactStore
-from khonsu.core.codec import from_json
 from khonsu.core.ids import fencing_token
 from khonsu.core.interpolation import Copy, substitute, substitute_json, task_environment, values_for
 from khonsu.core.job import Artifact, Task
 from khonsu.core.protocol import NodeFacts
 from khonsu.drivers.programs import DEFAULT_PATH, node_platform
 from khonsu.env import Env
-from khonsu.errors import DriverError, InvalidRequest
+from khonsu.errors import DriverError
 
 PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 """What of the agent's own environment a task is given; everything else stays with the agent."""
@@ -49,16 +49,12 @@ class Workshop:
         copy = self._copy(state, name, attempt)
         facts = self.facts()
         values = values_for(copy, attributes=facts.attributes, labels=facts.labels, metas=(assignment.meta, spec.meta))
-        try:
-            config = from_json(driver.config_type, substitute_json(spec.config, values))
-        except (InvalidRequest, ValueError) as error:
-            raise DriverError(f"the config is none of the driver {driver.name}: {error}") from error
         own = {key: substitute(text, values) for key, text in spec.env.items()}
         return TaskContext(
             allocation=assignment.id,
             task=name,
             attempt=attempt,
-            config=config,
+            config=config_of(driver, substitute_json(spec.config, values)),
             spec=spec,
             artifacts=tuple(_substituted(artifact, values) for artifact in spec.artifacts),
             env={**_passed_on(spec), **own, **task_environment(copy)},
