@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 MIB = 2**20
-SHORT_SECONDS = 0.4  # a lease long enough to start a task under, on a busy machine, too
+SHORT_SECONDS = 1.0  # a lease long enough to start a task under, on a busy machine, too
 GLUTTON = "import os; os.write(1, b'hungry\\n'); x = bytearray(200 * 2**20); os.write(1, b'full\\n')"
 
 
