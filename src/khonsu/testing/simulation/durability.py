@@ -151,9 +151,21 @@ class StaysBounded(Invariant):
         if last <= max(sights.opened_at, sights.failed_at, sights.hurt_at(CONTROL)):
             return
         policy = sights.retention
-        if late := [key for key, at in self._ended.items() if at < last - policy.evaluations_seconds]:
+        if late := [key for key, at in self._ended.items() if self._is_old(key, at, last - policy.evaluations_seconds)]:
             self.broken(f"{len(late)} evaluations have ended too long ago, {late[0]} first")
-        if late := [key for key, at in self._events.items() if at < last - policy.events_seconds]:
+        if late := [key for key, at in self._events.items() if self._is_old(key, at, last - policy.events_seconds)]:
             self.broken(f"{len(late)} events are too old, {late[0]} first")
         if (count := sum(at < last for at in self._events.values())) > policy.events_max:
             self.broken(f"{count} events are left of those before the last round, and {policy.events_max} are kept")
+
+    def _is_old(self, key: str, noted_at: float, before: float) -> bool:
+        """Return whether a record is old, also by its own time: a clock that was set has some be of another day."""
+        record = self.oracle.tables["evaluation"].get(key) or self.oracle.tables["event"].get(key)
+        match record:
+            case Event():
+                at = record.at
+            case Evaluation():
+                at = record.created_at
+            case _:
+                return False
+        return max(noted_at, self.oracle.sights.true_time(at)) < before

@@ -6,8 +6,7 @@ Each seed draws which of them it has, and how often.
 from __future__ import annotations
 
 import random
-from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from khonsu.abc.driver import TaskExit
 from khonsu.agent.layout import Layout
@@ -26,6 +25,9 @@ from khonsu.testing.simulation.reigns import OldControlPlaneReturns, RestoredFro
 
 if TYPE_CHECKING:
     from khonsu.testing.simulation.world import World
+
+LONG_SECONDS: Final = (0.5, 4.0, 12.0, 25.0, 45.0)
+"""Some are long enough that what is exclusive is placed anew meanwhile."""
 
 __all__ = [
     "FAULTS",
@@ -61,6 +63,8 @@ __all__ = [
 class NetworkCut(NetworkFault):
     """Nothing passes between an agent and the control plane."""
 
+    seconds: ClassVar[tuple[float, ...]] = LONG_SECONDS
+
     def begin(self) -> None:
         """Cut both ways."""
         self.world.network.cut(self.agent.name, CONTROL)
@@ -94,6 +98,8 @@ class ControlCut(NetworkFault):
 
 class OneWayCut(NetworkFault):
     """What an agent says arrives, and it hears nothing; or the other way round."""
+
+    seconds: ClassVar[tuple[float, ...]] = LONG_SECONDS
 
     def __init__(self, world: World, chance: random.Random) -> None:
         """Choose the direction."""
@@ -129,7 +135,7 @@ class ControlPowerCut(ControlFault):
 class AgentCrash(Fault):
     """An agent is killed; its tasks run on."""
 
-    seconds: ClassVar[tuple[float, ...]] = (0.5, 4.0, 12.0, 25.0, 45.0)
+    seconds: ClassVar[tuple[float, ...]] = LONG_SECONDS
 
     def begin(self) -> None:
         """Kill it."""
@@ -152,17 +158,17 @@ class JournalDamage(AgentCrash):
         places = [place for place in range(end) if data[place : place + 1].isalnum()]
         if places:
             data[self.chance.choice(places)] ^= 1
-            with suppress(OSError), journal.open("r+b") as file:
+            with journal.open("r+b") as file:
                 file.write(data)
                 file.flush()
-                self.agent.disk.files.fsync(file.fileno())  # else a power cut would mend it
+                self.agent.disk.files.keep(file.fileno())  # else a power cut would mend it
                 self.world.sights.damaged(self.agent.name)
 
 
 class AgentPause(Fault):
     """An agent stands still, as by SIGSTOP; its tasks run on."""
 
-    seconds: ClassVar[tuple[float, ...]] = (0.5, 4.0, 12.0, 25.0, 45.0)
+    seconds: ClassVar[tuple[float, ...]] = LONG_SECONDS
 
     def begin(self) -> None:
         """Stop it."""

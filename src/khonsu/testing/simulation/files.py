@@ -85,8 +85,11 @@ class FileDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self.fails and self._chance.random() < self.fails:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        if self.lies and self._chance.random() < self.lies:
-            return
+        if not self.lies or self._chance.random() >= self.lies:
+            self.keep(descriptor)
+
+    def keep(self, descriptor: int) -> None:
+        """Take note that what an open file or folder holds is safe, whatever is wrong with the disk."""
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             self._safe[status.st_ino] = _Safe(entries={one.name: one.inode() for one in os.scandir(descriptor)})
