@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -18,8 +19,6 @@ from tests.agent.desk import Desk
 from tests.agent.samples import a_group, a_task, an_assignment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.agent.conftest import Home
 
 pytestmark = pytest.mark.anyio
@@ -129,6 +128,28 @@ async def test_a_config_that_its_own_class_stumbles_over_ends_no_agent(home: Hom
         home.desk.assign(an_assignment("a1"), a_group(a_task(config={"path": "relative"}, driver="odd")))
         report = await home.desk.until_status("a1", A.FAILED)
         assert "the config is none of the driver odd: relative has none" in report.message
+
+
+@pytest.mark.parametrize(
+    ("verb", "answer", "message"),
+    [
+        ("start", None, "failed to start: TypeError: it returned NoneType, not Mapping"),
+        ("start", {"path": Path("/")}, "failed to start: TypeError: a PosixPath has no JSON form"),
+        ("wait", None, "failed to wait: TypeError: it returned NoneType, not TaskExit"),
+    ],
+)
+async def test_what_a_driver_returns_ends_no_agent(home: Home, verb: str, answer: object, message: str) -> None:
+    """A handle that cannot be kept, or an end that is none, is what the copy failed of; nothing of it runs on."""
+
+    async def returns(*_: object) -> object:
+        return answer
+
+    driver = FakeDriver(home.machine)
+    setattr(driver, verb, returns)
+    async with home.agent(drivers=[driver]):
+        home.want("a1", restart=Restart(attempts=0))
+        report = await home.desk.until_status("a1", A.FAILED)
+        assert message in report.message
 
 
 async def test_tasks_run_on_while_the_agent_is_away(home: Home) -> None:

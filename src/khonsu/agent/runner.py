@@ -179,7 +179,7 @@ class Runner:
             if error is not None:
                 raise error
             driver, context = self._context(state, task, attempt)
-            handle = await call(driver, "start", driver.start(context))
+            handle = await call(driver, "start", driver.start(context), kind=Mapping)
         except DriverError as failure:
             await self._refuse(state, task, attempt, failure)
         else:
@@ -212,7 +212,7 @@ class Runner:
                     finished_at=self._env.now(), message="nothing is left of it, and nothing tells how it ended"
                 )
             else:
-                end = await call(driver, "wait", driver.wait(action.handle))
+                end = await call(driver, "wait", driver.wait(action.handle), kind=TaskExit)
         except DriverError as error:
             # Nobody would see it end: then it must not go on.
             await self._remove(state, task, attempt)

@@ -1,13 +1,13 @@
-"""Calling drivers, which are plug-ins: whatever one raises must not end the agent."""
+"""Calling drivers, which are plug-ins: whatever one raises or returns must not end the agent."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from khonsu.abc.driver import AnyDriver
-from khonsu.core.codec import from_json
+from khonsu.core.codec import from_json, plain_json
 from khonsu.core.job import JSON
 from khonsu.errors import DriverError, KhonsuError
 
@@ -15,15 +15,20 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-async def call(driver: AnyDriver, verb: str, awaitable: Awaitable[T]) -> T:
-    """Return what a verb of a driver returns.
+async def call(driver: AnyDriver, verb: str, awaitable: Awaitable[T], *, kind: type = object) -> T:
+    """Return what a verb of a driver returns, if it is of a kind; of mappings only those that are JSON.
 
     Raises:
         DriverError: It was refused, or the driver failed in a way that it should not.
 
     """
     try:
-        return await awaitable
+        value = await awaitable
+        if not isinstance(value, kind):
+            raise TypeError(f"it returned {type(value).__name__}, not {kind.__name__}")
+        if kind is Mapping:
+            plain_json(value)
+        return value
     except DriverError:
         raise
     except KhonsuError as error:
