@@ -47,6 +47,13 @@ class Broken(FakeDriver):
         raise ZeroDivisionError("oops")
 
 
+class Silent(FakeDriver):
+    """Says nothing."""
+
+    async def fingerprint(self) -> Fingerprint:
+        return None  # type: ignore[return-value]
+
+
 @pytest.mark.anyio
 async def test_facts_of_a_node() -> None:
     """Attributes have the names that constraints use; what the user gives counts more than what is found."""
@@ -86,7 +93,8 @@ async def test_facts_of_a_node() -> None:
 
 @pytest.mark.anyio
 async def test_a_driver_that_fails_is_not_healthy() -> None:
-    """Whatever a driver raises is what is wrong with it, and nothing else."""
+    """Whatever a driver raises is what is wrong with it, and nothing else; so it is where it says nothing."""
+    assert "it returned NoneType, not Fingerprint" in (await describe_driver(Silent())).message
     info = await describe_driver(Broken())
     assert not info.healthy
     assert "ZeroDivisionError: oops" in info.message

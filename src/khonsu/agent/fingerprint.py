@@ -25,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 async def describe_driver(driver: AnyDriver) -> DriverInfo:
     """Return what a driver says of itself; one that cannot say anything is not healthy."""
     try:
-        found: Fingerprint = await call(driver, "fingerprint", driver.fingerprint())
+        found: Fingerprint = await call(driver, "fingerprint", driver.fingerprint(), kind=Fingerprint)
         schema = config_schema(driver.config_type)
     except (DriverError, TypeError) as error:
         return DriverInfo(name=driver.name, healthy=False, message=str(error))
