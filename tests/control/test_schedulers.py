@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from typing import cast
 
 import anyio
 import numpy as np
@@ -10,8 +11,10 @@ from khonsu.abc.scheduler import Scheduler, scheduler
 from khonsu.control import planner, schedulers
 from khonsu.core.arrays import FloatArray
 from khonsu.core.ask import Ask
+from khonsu.core.changes import Changes
 from khonsu.core.fleet import Fleet
-from khonsu.core.plan import Outcome
+from khonsu.core.plan import Outcome, Plan, Snapshot
+from khonsu.core.records import Evaluation
 from khonsu.core.states import AllocationStatus
 from khonsu.errors import PluginError
 from tests.control.cluster import cluster, nodes_of, service
@@ -52,6 +55,22 @@ def broken(ask: Ask, fleet: Fleet) -> FloatArray:
     raise ZeroDivisionError("a stranger's mistake")
 
 
+@scheduler("leaves")
+def leaves(ask: Ask, fleet: Fleet) -> FloatArray:
+    """Go away."""
+    raise SystemExit(3)
+
+
+class Planless(Last):
+    """Makes no plan."""
+
+    name = "planless"
+
+    def schedule(self, evaluation: Evaluation, snapshot: Snapshot, changes: Changes, /) -> Plan:
+        """Return nothing."""
+        return cast("Plan", None)
+
+
 async def test_a_job_may_name_a_scheduler_of_the_user() -> None:
     """It chooses the nodes, and is told what became of its plans."""
     last = Last()
@@ -66,13 +85,18 @@ async def test_a_job_may_name_a_scheduler_of_the_user() -> None:
 
 async def test_what_a_scheduler_of_the_user_does_wrong_is_told_to_who_asks_for_a_plan() -> None:
     """Its mistake is named, and is none of the control plane's."""
-    async with cluster(schedulers=[broken]) as home:
+    async with cluster(schedulers=[broken, Planless()]) as home:
         await home.node("a")
         with pytest.raises(PluginError, match="scheduler broken: ZeroDivisionError: a stranger's mistake"):
             await home.client.plan(service(scheduler="broken"))
+        with pytest.raises(PluginError, match="scheduler planless: AttributeError"):
+            await home.client.plan(service(scheduler="planless"))
 
 
-@pytest.mark.parametrize(("made", "words"), [(nan, "scheduler nan"), (broken, "ZeroDivisionError: a stranger")])
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [(nan, "scheduler nan"), (broken, "ZeroDivisionError: a stranger"), (leaves, "scheduler leaves: SystemExit: 3")],
+)
 async def test_a_broken_scheduler_is_told_and_hurts_nobody(made: Scheduler, words: str) -> None:
     """The evaluation fails with a message, is tried again later, and other jobs go on."""
     async with cluster(schedulers=[made]) as home:

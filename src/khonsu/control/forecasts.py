@@ -136,6 +136,7 @@ def _group(name: str, live: list[Allocation], changes: Changes, *, placed: int, 
 
 def _forecast(scheduler: Scheduler, snapshot: Snapshot, changes: Changes, spec: Job) -> tuple[Plan, Explanation]:
     from khonsu.core.explain import explain
+    from khonsu.core.verify import check_plan
 
     evaluation = Evaluation(
         id=EvaluationId("forecast"),
@@ -145,6 +146,7 @@ def _forecast(scheduler: Scheduler, snapshot: Snapshot, changes: Changes, spec: 
         created_at=snapshot.job.submitted_at,
     )
     plan = scheduler.schedule(evaluation, snapshot, changes)
+    check_plan(plan, changes, len(plan.nodes), spec)
     return plan, explain(scheduler, snapshot, plan)
 
 

@@ -91,17 +91,17 @@ class Schedulers:
         def answer() -> T:
             try:
                 return question()
+            except KhonsuError:
+                raise
+            except (Exception, SystemExit) as error:  # a stranger who calls `sys.exit` ends nobody else
+                raise PluginError(f"scheduler {scheduler.name}: {type(error).__name__}: {error}") from error
             finally:
                 one.over = True
 
         try:
             return await thread.run_within(ANSWER_SECONDS_MAX, answer)
-        except KhonsuError:
-            raise
-        except Exception as error:
-            if not one.over:
-                raise PluginError(_late(scheduler.name, ANSWER_SECONDS_MAX)) from error
-            raise PluginError(f"scheduler {scheduler.name}: {type(error).__name__}: {error}") from error
+        except TimeoutError as error:
+            raise PluginError(_late(scheduler.name, ANSWER_SECONDS_MAX)) from error
 
     @property
     def warnings(self) -> tuple[str, ...]:
