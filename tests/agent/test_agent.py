@@ -127,7 +127,7 @@ async def test_a_config_that_its_own_class_stumbles_over_ends_no_agent(home: Hom
     async with home.agent(drivers=[Odd(home.machine)]):
         home.desk.assign(an_assignment("a1"), a_group(a_task(config={"path": "relative"}, driver="odd")))
         report = await home.desk.until_status("a1", A.FAILED)
-        assert "the config is none of the driver odd: relative has none" in report.message
+        assert "the driver odd failed to read its config: AttributeError: relative has none" in report.message
 
 
 @pytest.mark.parametrize(
