@@ -77,21 +77,27 @@ class NetworkCut(NetworkFault):
 
 
 class ControlCut(NetworkFault):
-    """Nothing passes between the control plane and any agent."""
+    """Nothing passes between the control plane and any agent, or all but one."""
+
+    def __init__(self, world: World, chance: random.Random) -> None:
+        """Choose who is cut off."""
+        super().__init__(world, chance)
+        spared = chance.choice((None, self.agent))
+        self.agents = [agent for agent in world.agents if agent is not spared]
 
     def __str__(self) -> str:
-        """Say that it is about all."""
-        return "ControlCut from all agents"
+        """Say whom it is about."""
+        return f"ControlCut from {', '.join(agent.name for agent in self.agents)}"
 
     def begin(self) -> None:
         """Cut all ways."""
-        for agent in self.world.agents:
+        for agent in self.agents:
             self.world.network.cut(agent.name, CONTROL)
             self.world.network.cut(CONTROL, agent.name)
 
     def end(self) -> None:
         """Heal all ways."""
-        for agent in self.world.agents:
+        for agent in self.agents:
             self.world.network.heal(agent.name, CONTROL)
             self.world.network.heal(CONTROL, agent.name)
 
@@ -194,8 +200,8 @@ class ClockStep(Fault):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Return whose clock it is."""
-        return (self.host.name,)
+        """Return none: what the wall clock says matters to nobody."""
+        return ()
 
     def begin(self) -> None:
         """Set it."""

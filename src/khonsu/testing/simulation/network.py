@@ -38,9 +38,13 @@ class Endpoint:
 
 @define(eq=False, kw_only=True)
 class CallWatchers:
-    """Who is told of requests: the host that makes one, and its operation; then when it had arrived, and its error."""
+    """Who is told of requests: the host that makes one, and its operation; then when it had arrived, and its error.
+
+    One `waits` that comes to a server that is paused.
+    """
 
     began: Callable[[str, str], None] = lambda *_: None
+    waits: Callable[[str, str], None] = lambda *_: None
     arrived: Callable[[str, str], None] = lambda *_: None
     served: Callable[[str, str, float, KhonsuError | None], None] = lambda *_: None
     ended: Callable[[str, str], None] = lambda *_: None

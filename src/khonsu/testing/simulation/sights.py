@@ -119,25 +119,32 @@ class Sights:
         """Take note that a request leaves a host."""
         self.coverage.operation_began(operation)
 
+    def request_waits(self, source: str, operation: str) -> None:
+        """Take note that a request has come to a control plane that is paused."""
+        if operation == SYNC:
+            self._heard.setdefault(source, deque(maxlen=HEARD_MAX)).append(self.now())
+
     def request_arrived(self, source: str, operation: str) -> None:
         """Take note that a request arrives."""
         if operation == SYNC:
             self._reached[source] = self.now()
+            self._heard.setdefault(source, deque(maxlen=HEARD_MAX)).append(self.now())
         elif operation == LEAVE:
             self._left[source] = self.now()
 
     def request_served(self, source: str, operation: str, arrived_at: float, error: KhonsuError | None) -> None:
         """Take note that a request was served that had arrived at a time, or came to an error."""
         self.answered(source, operation, error)
-        if operation == SYNC and error is None:
-            self._heard.setdefault(source, deque(maxlen=HEARD_MAX)).append(arrived_at)
+        heard = self._heard.get(source)
+        if operation == SYNC and error is not None and heard and arrived_at in heard:
+            heard.remove(arrived_at)
 
     def request_ended(self, source: str, operation: str) -> None:
         """Take note that nobody waits for the answer to a request any more."""
         self.coverage.operation_ended(operation)
 
     def heard_at(self, host: str, before: float = math.inf) -> float:
-        """Return when the last sync of a host arrived that was served, and had arrived before a time."""
+        """Return when the last sync of a host arrived before a time that was not refused."""
         return max((at for at in self._heard.get(host, ()) if at < before), default=_NEVER)
 
     def reached_at(self, host: str) -> float:

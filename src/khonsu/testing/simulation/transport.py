@@ -187,10 +187,12 @@ class _SimConnection(Connection):
         """Have a request served, in a task of the server."""
         reply: bytes | None = None
         error: KhonsuError | None = Unreachable(self._server, "it stopped before it answered")
+        strays = exchange.target != self._way.target  # and is of no account
+        if endpoint.env.paused and not strays:
+            self._network.calls.waits(self._way.source, exchange.request.operation)
         try:
             await endpoint.env.awake()
             arrived_at = true_time()
-            strays = exchange.target != self._way.target  # and is of no account
             if not strays:
                 self._network.calls.arrived(self._way.source, exchange.request.operation)
             with anyio.CancelScope() as scope:

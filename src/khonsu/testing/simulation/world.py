@@ -318,6 +318,7 @@ class World:
         sights = self.sights
         return CallWatchers(
             began=sights.request_began,
+            waits=sights.request_waits,
             arrived=sights.request_arrived,
             served=sights.request_served,
             ended=sights.request_ended,
