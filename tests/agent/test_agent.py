@@ -347,8 +347,11 @@ async def test_what_an_agent_cannot_be_made_of(home: Home, changes: dict[str, An
         home.agent(**changes)
 
 
-async def test_a_machine_that_cannot_be_looked_at_ends_no_agent(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fails for a while changes nothing of what was found before."""
+@pytest.mark.parametrize("look", ["shutil.disk_usage", "khonsu.agent.fingerprint.version"])
+async def test_a_machine_that_cannot_be_looked_at_ends_no_agent(
+    home: Home, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """A disk that fails for a while, or no descriptor, changes nothing of what was found before."""
     env, asked = Hasty(), 0
 
     def fail(path: Path) -> None:
@@ -358,7 +361,7 @@ async def test_a_machine_that_cannot_be_looked_at_ends_no_agent(home: Home, monk
 
     async with home.agent(env=Hasty()):
         with monkeypatch.context() as patched:
-            patched.setattr("shutil.disk_usage", fail)
+            patched.setattr(look, fail)
             while not asked:
                 await env.sleep(1.0)
         home.want("a1", FakeConfig(run_seconds=0.0), type=JobType.BATCH)

@@ -191,12 +191,13 @@ class Parts:
         settings = self._opened.settings
         try:
             found = await self._env.run_blocking(settings.look_around, settings.directory)
+            # What tasks have written meanwhile is not lost to them: it is what they reserved.
+            machine = evolve(found, disk_bytes=self._machine.disk_bytes)
+            facts = await describe(self._opened, machine, address)
         except OSError as error:
             _log.warning("node %s cannot be looked at: %s", settings.name, error)
             return False
-        # What tasks have written meanwhile is not lost to them: it is what they reserved.
-        self._machine = evolve(found, disk_bytes=self._machine.disk_bytes)
-        self.facts = await describe(self._opened, self._machine, address)
+        self._machine, self.facts = machine, facts
         if address != before.address:
             self.book.note_address(address)
         return self.facts != before
