@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from khonsu.abc.scheduler import Scheduler, scheduler
-from khonsu.control import planner, schedulers
+from khonsu.control import forecasts, planner, schedulers
 from khonsu.core.arrays import FloatArray
 from khonsu.core.ask import Ask
 from khonsu.core.changes import Changes
@@ -149,6 +149,20 @@ async def test_a_scheduler_that_does_not_come_back_is_left_and_asked_nothing_mor
         hanging.free.set()
         assert (await home.client.wait("bad")).status == "healthy"
         assert (await home.client.status()).warnings == home.plane.parts.schedulers.warnings == ()
+
+
+async def test_many_who_ask_for_a_plan_take_few_threads() -> None:
+    """A scheduler that is slow, or never comes back, is asked for so many forecasts at a time."""
+    hanging = Hanging()
+    async with cluster(schedulers=[hanging]) as home:
+        await home.running("a")
+        async with anyio.create_task_group() as group:
+            for _ in range(3 * forecasts.AT_ONCE_MAX):
+                group.start_soon(home.client.plan, service(scheduler="hanging"))
+            await anyio.to_thread.run_sync(hanging.begun.wait)
+            await anyio.wait_all_tasks_blocked()
+            assert sum(one.name == "khonsu-forecast" for one in threading.enumerate()) <= forecasts.AT_ONCE_MAX
+            hanging.free.set()
 
 
 async def test_a_control_plane_does_not_wait_for_a_scheduler_at_its_end() -> None:

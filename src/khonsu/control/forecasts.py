@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
 from attrs import evolve
 
 from khonsu.control.calls import Call
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+AT_ONCE_MAX = 4
+"""So many forecasts are made with one scheduler at a time; each takes a thread."""
+
 
 class Forecasts:
     """Serves `job.plan` and `job.explain`; schedulers run on threads of their own."""
@@ -41,6 +46,7 @@ class Forecasts:
         self._looks = looks
         self._jobs = jobs
         self._schedulers = schedulers
+        self._room: defaultdict[str, anyio.Semaphore] = defaultdict(lambda: anyio.Semaphore(AT_ONCE_MAX))
 
     async def plan(self, call: Call) -> Mapping[str, Any]:
         """Serve `job.plan`."""
@@ -84,7 +90,11 @@ class Forecasts:
             PluginError: It failed, or does not come back.
 
         """
-        async with self._schedulers.turn(scheduler), self._state.env.worker("forecast") as thread:
+        async with (
+            self._room[scheduler.name],
+            self._schedulers.turn(scheduler),
+            self._state.env.worker("forecast") as thread,
+        ):
             return await self._schedulers.ask(scheduler, thread, question)
 
     async def explain(self, call: Call) -> Mapping[str, Any]:
