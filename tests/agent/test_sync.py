@@ -7,6 +7,7 @@ import pytest
 from attrs import define, evolve
 
 from khonsu.agent.book import Book, Kept
+from khonsu.agent.events import Halted
 from khonsu.agent.identity import NodeIdentity
 from khonsu.agent.journal import decode, encode, open_journal, replay
 from khonsu.agent.lease import Lease
@@ -227,6 +228,17 @@ async def test_only_a_complete_list_ends_what_it_does_not_name(bench: Bench) -> 
     assert bench.statuses == {"a1": A.STARTING, "a2": A.STARTING, "a3": A.STARTING}
     await bench.answer(an_answer(7, "a1", "a3", term=2, complete=True))
     assert bench.statuses == {"a1": A.STARTING, "a2": A.STOPPING, "a3": A.STARTING}
+
+
+async def test_what_is_wanted_again_while_it_ends_is_told_of(bench: Bench) -> None:
+    """A control plane that was set back once more hears the end of what the one before it did not know."""
+    await bench.answer(an_answer(5, "a1", complete=True), an_answer(1, term=2, complete=True))
+    assert bench.statuses == {"a1": A.STOPPING}
+    await bench.answer(an_answer(1, "a1", term=3, complete=True))
+    task = bench.workload.states[0].group.tasks[0].name
+    bench.workload.feed(AllocationId("a1"), Halted(task=task, attempt=1))
+    await bench.answer(an_answer(1, term=3))
+    assert [report.status for report in bench.line.asked[-1].reports] == [A.STOPPED]
 
 
 async def test_what_was_here_before_is_never_begun_again(bench: Bench) -> None:

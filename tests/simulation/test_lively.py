@@ -7,18 +7,33 @@ import pytest
 from khonsu.core.job import Job
 from khonsu.core.policies import Disconnect
 from khonsu.testing import FakeConfig, World
-from khonsu.testing.simulation.faults import AgentDiskErrors
+from khonsu.testing.simulation.faults import AgentDiskErrors, AgentPause, NetworkCut, RestoredFromBackup
 from khonsu.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
+    from khonsu.testing.simulation.fault import Fault
     from khonsu.testing.simulation.runners import RunnerName
 
+
+def often(*kinds: type[Fault]) -> tuple[type[Fault], ...]:
+    """Return faults that nearly every seed has."""
+    return tuple(type(kind.__name__, (kind,), {"share": 0.9}) for kind in kinds)
+
+
 SMALL: Final = {"agents": 2, "jobs": 4, "seconds": 80}
+MIDDLE: Final = {"agents": 3, "jobs": 6, "seconds": 100}
 REGRESSIONS: tuple[tuple[int, RunnerName, dict[str, Any], str], ...] = (
     # An agent whose disk failed when it had just joined ended with an error of the system, and its token was used up.
     (7, "trio", {**SMALL, "faults": (AgentDiskErrors,)}, "P0"),
     # A control plane that had stood still gave that time also to nodes that called as soon as it went on.
     (2088, "trio", {}, "L2"),
+    # What one control plane did not know, and the next one did, ended in between, and nobody was told.
+    (
+        209,
+        "trio",
+        {**MIDDLE, "faults": often(AgentDiskErrors, RestoredFromBackup, NetworkCut, AgentPause)},
+        "L1",
+    ),
 )
 """Seeds that broke a promise once, in which world, and which promise it was."""
 

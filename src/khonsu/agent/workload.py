@@ -160,6 +160,8 @@ class Workload:
         wanted: set[AllocationId] = set()
         for assignment in assignments:
             wanted.add(assignment.id)
+            # What was unknown to one control plane may be known to the next: it is told how it ends.
+            self._unwanted.discard(assignment.id)
             self._assign(assignment, groups)
         for state in self.states if complete else ():
             key = state.assignment.id
@@ -214,6 +216,9 @@ class Workload:
 
     def drop(self, key: AllocationId) -> None:
         """Take note that an allocation was cleared away, but for its folder."""
+        if key in self._untold:  # it is asked for again meanwhile: first that is answered
+            self._recorded.discard(key)
+            return
         self._book.forget(key)
         self._recorded.discard(key)
         self._untold.pop(key, None)
