@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from anyio.streams.memory import MemoryObjectReceiveStream
 
 import khonsu
 from khonsu.client.client import Client
+from khonsu.control.streams import Streams
+from khonsu.core.records import Node
 from khonsu.testing import FakeConfig, FakeDriver
 
 pytestmark = pytest.mark.anyio
@@ -252,6 +255,40 @@ async def test_logs_on_a_node_that_is_gone(data_dir: Path) -> None:
         with pytest.raises(khonsu.Unavailable, match="which was removed"):
             async with client.logs("work"):
                 pass
+
+
+async def hear(client: Client, job: str, heard: list[str]) -> None:
+    """Note each line of a job as it comes."""
+    async with client.logs(job) as lines:
+        async for line in lines:
+            heard += [line.text]
+
+
+async def test_logs_of_copies_of_which_one_cannot_be_asked(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are shown, and then it is said which agent did not answer."""
+    asked = Streams.open
+
+    @asynccontextmanager
+    async def opened(
+        self: Streams, node: Node, operation: str, parameters: Mapping[str, Any]
+    ) -> AsyncIterator[MemoryObjectReceiveStream[bytes]]:
+        if parameters["allocation"] == silent:
+            raise khonsu.Unavailable("the agent of node home does not answer")
+        async with asked(self, node, operation, parameters) as chunks:
+            yield chunks
+
+    async with khonsu.ControlPlane(store=khonsu.MemoryStore()) as control:
+        home, drivers = data_dir / "home", [khonsu.BinaryDriver()]
+        client = control.client()
+        async with khonsu.Agent("home", transport=control.transport(), drivers=drivers, data_dir=home, on_exit="stop"):
+            once = khonsu.BinaryConfig("/bin/echo", args=["hello"])
+            done = await client.run(khonsu.Job.single("says", once, type="batch", count=3), timeout="30s")
+            silent = done.allocations[0].id
+            monkeypatch.setattr(Streams, "open", opened)
+            heard: list[str] = []
+            with pytest.raises(khonsu.Unavailable, match="does not answer"):
+                await hear(client, "says", heard)
+            assert heard == ["hello", "hello"]
 
 
 async def test_nodes_are_drained_and_invited(data_dir: Path) -> None:

@@ -87,10 +87,16 @@ class Logs:
     async def _copy_all(
         self, allocations: Sequence[Allocation], parameters: dict[str, JSON], send: MemoryObjectSendStream[bytes]
     ) -> None:
-        """Stream the logs of several allocations, one after the other."""
+        """Stream the logs of several allocations, one after the other; say at the end what could not be had."""
+        missing: Unavailable | None = None
         for allocation in allocations:
             if len(allocations) == 1 or self._refusal(allocation) is None:
-                await self._copy(allocation, parameters, send)
+                try:
+                    await self._copy(allocation, parameters, send)
+                except Unavailable as error:
+                    missing = missing or error
+        if missing is not None:
+            raise missing
 
     async def _follow_job(self, job: str, parameters: dict[str, JSON], send: MemoryObjectSendStream[bytes]) -> None:
         """Stream the logs of a job's copies side by side, and of those that come later, until the job is over."""
