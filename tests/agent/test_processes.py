@@ -206,6 +206,15 @@ def gone(pid: int) -> bool:
     return process is None or process.zombie
 
 
+async def sleeper(home: Home, key: str) -> int:
+    """Have a task sleep, and return its pid."""
+    home.want(key, SLEEP)
+    await home.desk.until_status(key, A.RUNNING)
+    pid = the_task(home, key).pid
+    assert pid is not None
+    return pid
+
+
 async def test_the_next_agent_finds_the_processes(home: Home) -> None:
     """The same process runs on, and what ended meanwhile is told with its exit code."""
     async with home.agent():
@@ -231,10 +240,7 @@ async def test_the_next_agent_finds_the_processes(home: Home) -> None:
 async def test_a_damaged_journal_leaves_no_orphan(home: Home) -> None:
     """The agent starts, says what happened, ends what nobody knows of any more, and does not start it again."""
     async with home.agent():
-        home.want("a1", SLEEP)
-        await home.desk.until_status("a1", A.RUNNING)
-        pid = the_task(home, "a1").pid
-    assert pid is not None
+        pid = await sleeper(home, "a1")
     journal = home.folder / "journal"
     content = journal.read_bytes()
     journal.write_bytes(content.replace(b'"one"', b'"two"', 1))
@@ -249,10 +255,7 @@ async def test_a_damaged_journal_leaves_no_orphan(home: Home) -> None:
 async def test_after_a_boot_nothing_is_started_twice(home: Home) -> None:
     """What may have run before the machine was started anew is lost; what was only noted begins."""
     async with home.agent():
-        home.want("ran", SLEEP)
-        await home.desk.until_status("ran", A.RUNNING)
-        pid = the_task(home, "ran").pid
-    assert pid is not None
+        pid = await sleeper(home, "ran")
     async with open_journal(home.folder / "journal", SystemEnv()) as (journal, found):
         assert found.values["boot"]
         Book(journal, Kept()).note_boot("another boot")
@@ -290,10 +293,7 @@ async def test_an_exclusive_task_ends_with_the_lease(home: Home) -> None:
 async def test_a_driver_that_is_gone_leaves_no_orphan(home: Home) -> None:
     """An agent that is started without the driver of a task ends it, for nobody else would see it end."""
     async with home.agent():
-        home.want("a1", SLEEP)
-        await home.desk.until_status("a1", A.RUNNING)
-        pid = the_task(home, "a1").pid
-    assert pid is not None
+        pid = await sleeper(home, "a1")
     async with home.agent(drivers=[FakeDriver(home.machine)]):
         report = await home.desk.until_status("a1", A.FAILED)
         assert "this node has no driver 'binary'" in report.message

@@ -225,13 +225,19 @@ async def test_a_letter_is_too_little_to_name_a_node(home: Cluster) -> None:
     assert (await home.client.node(node.id[:4].upper())).name == "alpha"
 
 
-async def test_of_two_agents_with_one_identity_the_later_goes_on(home: Cluster) -> None:
-    """The earlier is told that another has taken its place."""
+async def two_agents(home: Cluster) -> tuple[Node, Node]:
+    """Return two agents with one identity, of which the second has taken the place of the first."""
     answer = await home.joined("a")
     first = Node(await home.connect(answer.credential), "a", answer.node, "first")
     second = Node(await home.connect(answer.credential), "a", answer.node, "second")
     await first.sync()
     await second.sync()
+    return first, second
+
+
+async def test_of_two_agents_with_one_identity_the_later_goes_on(home: Cluster) -> None:
+    """The earlier is told that another has taken its place."""
+    first, second = await two_agents(home)
     with pytest.raises(Conflict, match="two agents"):
         await first.sync()
     first.seen = None
@@ -313,11 +319,7 @@ async def test_an_agent_that_comes_back_is_told_of_what_was_given_up(home: Clust
 
 async def test_only_the_present_agent_of_a_node_says_goodbye(home: Cluster) -> None:
     """One whose place was taken does not end the lease of the other."""
-    answer = await home.joined("a")
-    first = Node(await home.connect(answer.credential), "a", answer.node, "first")
-    second = Node(await home.connect(answer.credential), "a", answer.node, "second")
-    await first.sync()
-    await second.sync()
+    first, second = await two_agents(home)
     with pytest.raises(Conflict, match="two agents"):
         await first.leave(session="first")
     assert status_of(home, "a") is NodeStatus.READY

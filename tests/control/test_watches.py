@@ -201,6 +201,19 @@ async def test_events_are_told_as_they_happen(home: Cluster) -> None:
     assert found.index("job-planned") < found.index("allocation-running")
 
 
+def noted_pages(home: Cluster, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Return where the pages begin that the state is asked for from now on."""
+    read = list[str | None]()
+    page = home.plane.parts.state.page
+
+    async def noted(kind: str, after: str | None, limit: int, **equals: object) -> Sequence[Record]:
+        read.append(after)
+        return await page(kind, after, limit, **equals)
+
+    monkeypatch.setattr(home.plane.parts.state, "page", noted)
+    return read
+
+
 @pytest.mark.parametrize("back", [(), (1,), (1, 10), (1_000,)])
 async def test_the_latest_events_of_a_job_are_found_from_behind(
     home: Cluster, monkeypatch: pytest.MonkeyPatch, back: tuple[int, ...]
@@ -213,14 +226,7 @@ async def test_the_latest_events_of_a_job_are_found_from_behind(
         await home.client.wait(await home.client.submit(service(name, cpu=1)))
     async with home.client.events(job="web", follow=False) as events:
         known = [event async for event in events]
-    read = list[str | None]()
-    page = home.plane.parts.state.page
-
-    async def noted(kind: str, after: str | None, limit: int, **equals: object) -> Sequence[Record]:
-        read.append(after)
-        return await page(kind, after, limit, **equals)
-
-    monkeypatch.setattr(home.plane.parts.state, "page", noted)
+    read = noted_pages(home, monkeypatch)
     assert list((await home.client.job("web")).events) == known[-3:]
     assert len(known) > 3
     assert (None in read) is (back != (1, 10))
@@ -265,14 +271,7 @@ async def test_events_resume_from_any_revision_without_reading_all(
     for revision in dict.fromkeys(event.revision for event in known):
         async with home.client.events(after=revision, follow=False) as events:
             assert [event async for event in events] == [one for one in known if one.revision > revision]
-    read = list[str | None]()
-    page = home.plane.parts.state.page
-
-    async def noted(kind: str, after: str | None, limit: int, **equals: object) -> Sequence[Record]:
-        read.append(after)
-        return await page(kind, after, limit, **equals)
-
-    monkeypatch.setattr(home.plane.parts.state, "page", noted)
+    read = noted_pages(home, monkeypatch)
     async with home.client.events(after=known[-1].revision, follow=False) as events:
         assert [event async for event in events] == []
     assert len(read) < 20 < len(known)

@@ -18,6 +18,7 @@ from khonsu.core.ids import fencing_token
 from khonsu.core.interpolation import Copy, substitute, substitute_json, task_environment, values_for
 from khonsu.core.job import Artifact, Task
 from khonsu.core.protocol import NodeFacts
+from khonsu.drivers.faults import passing
 from khonsu.drivers.programs import DEFAULT_PATH, node_platform
 from khonsu.env import Env
 from khonsu.errors import DriverError
@@ -92,9 +93,8 @@ class Workshop:
         try:
             await self.env.run_blocking(self._make_folders, task.allocation, task.task, task.attempt, task.spec.user)
         except OSError as error:
-            failure = DriverError(f"cannot make {error.filename}: {error.strerror}", hint="Look at the agent's disk")
-            failure.retryable = True
-            raise failure from error
+            hint = "Look at the agent's disk"
+            raise passing(f"cannot make {error.filename}: {error.strerror}", hint=hint) from error
         for artifact in task.artifacts:
             source, sha256 = _source(artifact)
             with await self.artifacts.fetch(source, sha256) as cached:

@@ -9,9 +9,10 @@ from attrs import evolve, frozen
 
 from khonsu.control.batch import Batch
 from khonsu.control.broker import cancelled
+from khonsu.control.group import Group
 from khonsu.control.looks import Scene
 from khonsu.control.placed import Placed, column
-from khonsu.control.state import Group, State
+from khonsu.control.state import State
 from khonsu.core.ids import EvaluationId
 from khonsu.core.intake import next_version
 from khonsu.core.records import Evaluation, JobRecord, PlacementFailure, Time

@@ -14,20 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-from attrs import define, field
 
 from khonsu.abc.store import Change, Delete, Put, Store, Transaction, View
 from khonsu.control.batch import Batch
+from khonsu.control.group import Group
 from khonsu.control.placed import Placed
 from khonsu.control.scopes import Scopes, scopes_of, scopes_of_placed
 from khonsu.control.tables import ACTIVE, HOT_KINDS, Tables
 from khonsu.core.ids import key_text, make_key
-from khonsu.core.records import (
-    Record,
-    Setting,
-    Time,
-    key_of,
-)
+from khonsu.core.records import Record, Setting, Time, key_of
 from khonsu.core.revision import ZERO, Revision
 from khonsu.env import Env
 from khonsu.errors import KhonsuError, StoreError, Unavailable, ensure
@@ -43,34 +38,6 @@ Moves = Sequence[tuple[Record | None, Record | None]]
 KEYS_RESERVED = 100_000
 ROWS_PER_READ = 250
 REBUILD_PAUSE_SECONDS = 0.5
-
-
-@define(eq=False)
-class Group:
-    """Decisions that go to the disk together, as one revision."""
-
-    revision: Revision
-    changes: list[Change | Placed] = field(factory=list)
-    scopes: dict[str, None] = field(factory=dict)
-    done: anyio.Event = field(factory=anyio.Event)
-    error: KhonsuError | None = None
-
-    async def durable(self) -> Revision:
-        """Wait until the group is on the disk, and return its revision.
-
-        Raises:
-            StoreError: It was not written, and is undone.
-
-        """
-        await self.done.wait()
-        if self.error is not None:
-            raise self.error
-        return self.revision
-
-    def end(self, error: KhonsuError | None = None) -> None:
-        """Tell those who wait how it went."""
-        self.error = error
-        self.done.set()
 
 
 class State:

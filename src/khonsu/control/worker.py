@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import anyio
 
 from khonsu.control.broker import Broker
+from khonsu.control.group import Group
 from khonsu.control.looks import Looks, Scene
 from khonsu.control.planner import Planner, Result
 from khonsu.control.purge import purge
 from khonsu.control.schedulers import Schedulers, learns
-from khonsu.control.state import Group, State
+from khonsu.control.state import State
 from khonsu.core.records import Evaluation
 from khonsu.env import Worker as Thread
 from khonsu.errors import KhonsuError, StoreError, Unavailable

@@ -19,6 +19,7 @@ from typing import Any
 import anyio
 
 from khonsu import supervisor
+from khonsu.drivers.faults import passing
 from khonsu.drivers.programs import why_not_for_this_machine
 from khonsu.env import Env
 from khonsu.errors import DriverError
@@ -125,7 +126,7 @@ class ForkServerClient:
                 else:
                     self._idle.append(line)
                     return answer
-        raise _passing(f"the fork server dies as soon as it is asked; see {self._directory / 'server.log'}")
+        raise passing(f"the fork server dies as soon as it is asked; see {self._directory / 'server.log'}")
 
     async def aclose(self) -> None:
         """Close the connections; the server goes on while it has tasks."""
@@ -147,8 +148,8 @@ class ForkServerClient:
                         await self._env.run_blocking(self._start)
                         await self._env.sleep(0.0)
         except OSError as error:
-            raise _passing(f"the fork server cannot be reached: {error}") from error
-        raise _passing(f"the fork server does not stay; see {self._directory / 'server.log'}")
+            raise passing(f"the fork server cannot be reached: {error}") from error
+        raise passing(f"the fork server does not stay; see {self._directory / 'server.log'}")
 
     async def _dial(self) -> _Line:
         async with _short_path(self._directory, self._env) as path:
@@ -185,17 +186,10 @@ class ForkServerClient:
                 stderr=subprocess.PIPE, timeout=_START_SECONDS_MAX, check=False,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise _passing(f"the fork server does not start: {error}") from error
+            raise passing(f"the fork server does not start: {error}") from error
         if done.returncode:
             reason = done.stderr.decode("utf-8", "replace").strip()[-500:]
-            raise _passing(f"the fork server does not start (exit code {done.returncode}): {reason}")
-
-
-def _passing(message: str) -> DriverError:
-    """Return an error of what may be over when it is tried again: a machine that is overloaded, a full disk."""
-    failure = DriverError(message)
-    failure.retryable = True
-    return failure
+            raise passing(f"the fork server does not start (exit code {done.returncode}): {reason}")
 
 
 def _connected(path: str) -> Socket:

@@ -20,6 +20,7 @@ from attrs import frozen
 
 from khonsu.abc.driver import Handle, SpawnSpec, TaskExit
 from khonsu.drivers.cgroups import CgroupSupport, cgroup_support, digest
+from khonsu.drivers.faults import passing
 from khonsu.drivers.forkserver import ForkServerClient, start_error
 from khonsu.env import Env
 from khonsu.errors import DriverError
@@ -36,7 +37,6 @@ _POLL_SECONDS_MAX = 1.0
 _BUSY_TRIES = 500
 _UNHEARD_SECONDS_MIN = 2.0
 _LEFTOVER_LOOKS = 200
-_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @frozen
@@ -217,7 +217,7 @@ class Supervisor:
             except OSError as error:
                 if error.errno in {errno.ENOENT, errno.ENXIO, errno.ENOTDIR}:
                     return False
-                if error.errno not in _NO_DESCRIPTOR:
+                if error.errno not in records.NO_DESCRIPTOR:
                     raise
                 await self._env.sleep(_POLL_SECONDS_MAX)
                 continue
@@ -247,7 +247,7 @@ class Supervisor:
             try:
                 return await self._env.run_blocking(function, *args, **kwargs)
             except OSError as error:
-                if error.errno not in _NO_DESCRIPTOR:
+                if error.errno not in records.NO_DESCRIPTOR:
                     raise
             await self._env.sleep(_POLL_SECONDS_MAX)
 
@@ -280,9 +280,7 @@ class Supervisor:
                 try:
                     await self._env.run_blocking(self._write_lease, deadline)
                 except OSError as error:
-                    failure = DriverError(f"the lease cannot be written for the tasks: {error}")
-                    failure.retryable = True
-                    raise failure from error
+                    raise passing(f"the lease cannot be written for the tasks: {error}") from error
                 self._lease_until = deadline
 
     def _write_lease(self, deadline: float) -> None:

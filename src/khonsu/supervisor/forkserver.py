@@ -194,7 +194,7 @@ class ForkServer:
         try:
             accepted, _ = self._listener.accept()
         except OSError as error:
-            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+            if error.errno in records.NO_DESCRIPTOR:
                 time.sleep(_FULL_SECONDS)  # whoever knocks goes on knocking, and would keep us busy
             return
         if not _is_same_user(accepted):

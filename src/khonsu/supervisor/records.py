@@ -22,7 +22,7 @@ ENDED = "exit.json"
 CONTROL = "control"
 
 _RESERVED_BYTES = 512
-_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # what passes when others close some
 _PAUSE_SECONDS = 0.05
 
 
@@ -91,7 +91,7 @@ def _open_patiently(path: str) -> int:
         try:
             return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno not in _PASSING:
+            if error.errno not in NO_DESCRIPTOR:
                 raise
         time.sleep(_PAUSE_SECONDS)
 

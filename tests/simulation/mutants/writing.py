@@ -9,9 +9,10 @@ from khonsu.control import sync
 from khonsu.control.answers import Answers
 from khonsu.control.batch import Batch
 from khonsu.control.broker import Broker
+from khonsu.control.group import Group
 from khonsu.control.jobs import Jobs
 from khonsu.control.pruner import Pruner
-from khonsu.control.state import Group, State
+from khonsu.control.state import State
 from khonsu.core.ids import make_key
 from khonsu.stores import errors, file
 from tests.simulation.mutants.planting import Mutant, Patch, always, mutant

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from khonsu.testing.simulation.env import BLOCKING_SECONDS
-from khonsu.testing.simulation.fault import ControlFault, Fault
-
-if TYPE_CHECKING:
-    from khonsu.testing.simulation.world import World
+from khonsu.testing.simulation.fault import ControlFault, Fault, HostFault
 
 
-class SlowDisk(Fault):
+class SlowDisk(HostFault):
     """What blocks takes long on a machine."""
-
-    def __init__(self, world: World, chance: random.Random) -> None:
-        """Choose whose."""
-        super().__init__(world, chance)
-        self.host = chance.choice((self.agent, self.control))
-
-    def __str__(self) -> str:
-        """Say whose."""
-        return f"SlowDisk of {self.host.name}"
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Return whose disk it is."""
-        return (self.host.name,)
 
     def begin(self) -> None:
         """Make it slow."""

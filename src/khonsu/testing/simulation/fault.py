@@ -70,6 +70,24 @@ class ControlFault(Fault):
         return (CONTROL,)
 
 
+class HostFault(Fault):
+    """A fault of one machine: that of the agent that was drawn, or the control plane's."""
+
+    def __init__(self, world: World, chance: random.Random) -> None:
+        """Choose whose."""
+        super().__init__(world, chance)
+        self.host: Host = chance.choice((self.agent, self.control))
+
+    def __str__(self) -> str:
+        """Say what happens, and where."""
+        return f"{type(self).__name__} of {self.host.name}"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Return whose it is."""
+        return (self.host.name,)
+
+
 class NetworkFault(Fault):
     """A fault of the network: every host is well."""
 

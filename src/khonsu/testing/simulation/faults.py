@@ -19,7 +19,7 @@ from khonsu.testing.simulation.disk_faults import (
     DiskFull,
     SlowDisk,
 )
-from khonsu.testing.simulation.fault import ControlFault, Fault, NetworkFault
+from khonsu.testing.simulation.fault import ControlFault, Fault, HostFault, NetworkFault
 from khonsu.testing.simulation.programs import CONTROL
 from khonsu.testing.simulation.reigns import OldControlPlaneReturns, RestoredFromBackup
 
@@ -49,6 +49,7 @@ __all__ = [
     "DiskErrors",
     "DiskFull",
     "Fault",
+    "HostFault",
     "JournalDamage",
     "NetworkCut",
     "NetworkFault",
@@ -65,29 +66,10 @@ class NetworkCut(NetworkFault):
 
     seconds: ClassVar[tuple[float, ...]] = LONG_SECONDS
 
-    def begin(self) -> None:
-        """Cut both ways."""
-        self.world.network.cut(self.agent.name, CONTROL)
-        self.world.network.cut(CONTROL, self.agent.name)
-
-    def end(self) -> None:
-        """Heal both ways."""
-        self.world.network.heal(self.agent.name, CONTROL)
-        self.world.network.heal(CONTROL, self.agent.name)
-
-
-class ControlCut(NetworkFault):
-    """Nothing passes between the control plane and any agent, or all but one."""
-
     def __init__(self, world: World, chance: random.Random) -> None:
-        """Choose who is cut off."""
+        """Cut off the agent that was drawn."""
         super().__init__(world, chance)
-        spared = chance.choice((None, self.agent))
-        self.agents = [agent for agent in world.agents if agent is not spared]
-
-    def __str__(self) -> str:
-        """Say whom it is about."""
-        return f"ControlCut from {', '.join(agent.name for agent in self.agents)}"
+        self.agents = [self.agent]
 
     def begin(self) -> None:
         """Cut all ways."""
@@ -100,6 +82,22 @@ class ControlCut(NetworkFault):
         for agent in self.agents:
             self.world.network.heal(agent.name, CONTROL)
             self.world.network.heal(CONTROL, agent.name)
+
+
+class ControlCut(NetworkCut):
+    """Nothing passes between the control plane and any agent, or all but one."""
+
+    seconds: ClassVar[tuple[float, ...]] = NetworkFault.seconds
+
+    def __init__(self, world: World, chance: random.Random) -> None:
+        """Choose who is cut off."""
+        super().__init__(world, chance)
+        spared = chance.choice((None, self.agent))
+        self.agents = [agent for agent in world.agents if agent is not spared]
+
+    def __str__(self) -> str:
+        """Say whom it is about."""
+        return f"ControlCut from {', '.join(agent.name for agent in self.agents)}"
 
 
 class OneWayCut(NetworkFault):
@@ -185,13 +183,12 @@ class AgentPause(Fault):
         self.agent.resume()
 
 
-class ClockStep(Fault):
+class ClockStep(HostFault):
     """Somebody sets the wall clock of a machine."""
 
     def __init__(self, world: World, chance: random.Random) -> None:
         """Choose how far, and whose."""
         super().__init__(world, chance)
-        self.host = chance.choice((self.agent, self.control))
         self.step = chance.choice((-86_400.0, -60.0, 60.0, 86_400.0))
 
     def __str__(self) -> str:
@@ -280,19 +277,10 @@ class AgentPowerCut(Fault):
         self.world.start(self.agent)
 
 
-class AddressChange(Fault):
+class AddressChange(HostFault):
     """A machine gets another address: what is on its way to it or from it is lost, and it is reached again at once."""
 
     seconds: ClassVar[tuple[float, ...]] = (0.5,)
-
-    def __init__(self, world: World, chance: random.Random) -> None:
-        """Choose whose."""
-        super().__init__(world, chance)
-        self.host = chance.choice((self.agent, self.control))
-
-    def __str__(self) -> str:
-        """Say whose."""
-        return f"AddressChange of {self.host.name}"
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -57,8 +57,7 @@ class CapacityHolds(Invariant):
             elif isinstance(gone := after or before, Allocation):
                 self._on[gone.node_id].pop(gone.id, None)
         for node_id in touched:
-            node = self.oracle.tables["node"].get(node_id)
-            if isinstance(node, Node):
+            if (node := self.oracle.nodes.get(node_id)) is not None:
                 self._count(node)
 
     def _count(self, node: Node) -> None:

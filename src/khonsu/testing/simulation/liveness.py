@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import ClassVar, Final
 
-from khonsu.core.records import Allocation, Evaluation, JobVersion, version_key
+from khonsu.core.records import Evaluation
 from khonsu.errors import KhonsuError
 from khonsu.testing.simulation.oracle import Invariant, Moves, Oracle, Process
 from khonsu.testing.simulation.reached import REACH_SECONDS, fails
@@ -81,13 +81,13 @@ class StaysThere(Invariant):
                 self.broken(f"{job} is not at rest: {now - at:.3f} s before the end {what}")
 
     def _move(self, process: Process, what: str) -> None:
-        record = self.oracle.tables["allocation"].get(process.allocation)
-        if isinstance(record, Allocation):
+        record = self.oracle.allocation_of(process)
+        if record is not None:
             self._moved[record.job_key] = self.oracle.sights.now(), f"{process.process.key} on {process.host} {what}"
 
     def _is_settled(self, job: str, now: float) -> bool:
         record, asked_at = self.oracle.jobs.get(job), self.oracle.acked.get(job)
         if record is None or asked_at is None or now - asked_at < REACH_SECONDS or not record.type.keeps_running:
             return False
-        version = self.oracle.tables["job_version"].get(version_key(job, record.version))
-        return isinstance(version, JobVersion) and not fails(version.spec)
+        spec = self.oracle.spec(record)
+        return spec is not None and not fails(spec)

@@ -12,8 +12,8 @@ from typing import ClassVar
 from attrs import field, frozen
 
 from khonsu.abc.store import Change, Delete
-from khonsu.core.job import Group
-from khonsu.core.records import KINDS, Allocation, JobRecord, Record, key_of, version_key
+from khonsu.core.job import Group, Job
+from khonsu.core.records import KINDS, Allocation, JobRecord, Node, Record, key_of, version_key
 from khonsu.core.revision import ZERO, Revision
 from khonsu.errors import KhonsuError
 from khonsu.testing.fake_driver import FakeProcess
@@ -165,6 +165,20 @@ class Oracle:
     def jobs(self) -> Mapping[str, JobRecord]:
         """Return all jobs by key."""
         return self.tables["job"]  # type: ignore[return-value]
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """Return all nodes by id."""
+        return self.tables["node"]  # type: ignore[return-value]
+
+    def allocation_of(self, process: Process) -> Allocation | None:
+        """Return the allocation that a process is of, as far as it is written down."""
+        return self.tables["allocation"].get(process.allocation)  # type: ignore[return-value]
+
+    def spec(self, job: JobRecord) -> Job | None:
+        """Return what is wanted of a job now, as far as it is written down."""
+        version = self.tables["job_version"].get(version_key(job.key, job.version))
+        return None if version is None else version.spec  # type: ignore[union-attr]
 
     def group(self, allocation: Allocation) -> Group:
         """Return the group of an allocation, in its version."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final
 
 from khonsu.core.job import Group, Job
-from khonsu.core.records import Allocation, JobRecord, JobVersion, Node, version_key
+from khonsu.core.records import JobRecord, Node
 from khonsu.core.states import AllocationStatus, JobStatus
 from khonsu.testing.simulation.oracle import Invariant, Oracle, Process
 
@@ -43,22 +43,22 @@ def unreached(oracle: Oracle) -> list[str]:
 
 def _lacks(oracle: Oracle, record: JobRecord, running: Sequence[Process]) -> Iterator[str]:
     """Yield what a job lacks, in words."""
-    version = oracle.tables["job_version"].get(version_key(record.key, record.version))
-    if not isinstance(version, JobVersion):
+    spec = oracle.spec(record)
+    if spec is None:
         yield f"version {record.version} is not there"
     elif record.stopped:
         if running:
             yield f"it is stopped, and runs as {running[0].process.key} on {running[0].host}"
     elif not record.type.keeps_running:
-        wanted = _ENDED[fails(version.spec)]
+        wanted = _ENDED[fails(spec)]
         if record.status is not wanted:
             yield f"the batch job is {record.status}, not {wanted}: {record.message}"
-    elif fails(version.spec) or _given_up(record):
+    elif fails(spec) or _given_up(record):
         return  # it is tried again and again, or waits for somebody who says what instead
     elif record.type.everywhere:
-        yield from _lacks_on_nodes(oracle, version.spec, running)
+        yield from _lacks_on_nodes(oracle, spec, running)
     else:
-        yield from _lacks_copies(oracle, version.spec, running)
+        yield from _lacks_copies(oracle, spec, running)
 
 
 def _given_up(record: JobRecord) -> bool:
@@ -99,8 +99,8 @@ def _lacks_on_nodes(oracle: Oracle, spec: Job, running: Sequence[Process]) -> It
 
 def _nodes(oracle: Oracle, spec: Job) -> Iterator[Node]:
     """Yield the nodes that suit a job."""
-    for node in oracle.tables["node"].values():
-        if isinstance(node, Node) and node.schedulable and _suits(spec, node):
+    for node in oracle.nodes.values():
+        if node.schedulable and _suits(spec, node):
             yield node
 
 
@@ -123,8 +123,8 @@ def _rooms(oracle: Oracle, spec: Job, node: Node) -> int:
 
 def _wrong(oracle: Oracle, group: Group, process: Process) -> Iterator[str]:
     """Yield what is wrong with a process that is wanted."""
-    record = oracle.tables["allocation"].get(process.allocation)
-    if not isinstance(record, Allocation):
+    record = oracle.allocation_of(process)
+    if record is None:
         yield f"{process.slot} runs as {process.allocation}, which is not there"
     elif record.status is not AllocationStatus.RUNNING:
         yield f"{process.slot} runs, and is {record.status} in the records"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import ClassVar, Final
 
-from khonsu.core.records import Allocation, JobVersion, Node, version_key
+from khonsu.core.records import Allocation, Node
 from khonsu.core.revision import Revision
 from khonsu.core.states import AllocationStatus, Desired
 from khonsu.testing.simulation.oracle import Invariant, Moves, Oracle, Process
@@ -42,17 +42,12 @@ class _Wanted(Invariant):
         """Return whether what an agent knows may be of the last term."""
         return self.oracle.sights.now() - self._term_at < TERM_SECONDS
 
-    def record(self, process: Process) -> Allocation | None:
-        """Return the record of a process's allocation."""
-        found = self.oracle.tables["allocation"].get(process.allocation)
-        return found if isinstance(found, Allocation) else None
-
     def unasked(self, process: Process, how: str) -> str:
         """Return why a process should have gone on that its agent has ended, or an empty text."""
         sights = self.oracle.sights
         if not how.startswith("signal") or self.term_is_young or process.process.key in sights.struck:
             return ""
-        record = self.record(process)
+        record = self.oracle.allocation_of(process)
         if record is None or not record.live or record.desired is Desired.STOP:
             return ""
         if sights.damaged_at(process.host) > self._began.get(process.process.key, 0.0):
@@ -82,7 +77,7 @@ class ActsOnWhatIsWanted(_Wanted):
     def started(self, process: Process) -> None:
         """Look whether it is wanted here."""
         super().started(process)
-        record = self.record(process)
+        record = self.oracle.allocation_of(process)
         if record is None:
             if not self.term_is_young:
                 self.broken(
@@ -155,17 +150,17 @@ class OneSurvives(Invariant):
         record = self.oracle.jobs.get(job)
         if record is None or record.stopped or record.type.everywhere or not record.type.keeps_running:
             return False
-        nodes = [self.oracle.tables["node"].get(one.node_id) for one in copies]
+        nodes = [self.oracle.nodes.get(one.node_id) for one in copies]
         return all(one.version == record.version for one in copies) and all(
-            isinstance(node, Node) and node.schedulable for node in nodes
+            node is not None and node.schedulable for node in nodes
         )
 
     def _left(self, job: str, group: str, slot: int) -> bool:
         """Return whether a copy of a slot is to run on, or is beyond what is wanted."""
-        version = self.oracle.tables["job_version"].get(version_key(job, self.oracle.jobs[job].version))
-        if not isinstance(version, JobVersion):
+        spec = self.oracle.spec(self.oracle.jobs[job])
+        if spec is None:
             return True
-        wanted = version.spec.group(group)
+        wanted = spec.group(group)
         if wanted is None or slot >= wanted.count:
             return True
         return any(
@@ -189,8 +184,8 @@ class OneSurvives(Invariant):
         asked_at = self.oracle.acked.get(job)
         if record is None or asked_at is None or self.oracle.sights.now() - asked_at < REACH_SECONDS:
             return False
-        version = self.oracle.tables["job_version"].get(version_key(job, record.version))
-        return isinstance(version, JobVersion) and not fails(version.spec) and not version.spec.type.everywhere
+        spec = self.oracle.spec(record)
+        return spec is not None and not fails(spec) and not spec.type.everywhere
 
 
 def _turned(before: Allocation, after: Allocation) -> bool:

@@ -112,8 +112,8 @@ class DeadIsMarkedDown(Invariant):
         limit = leases.TTL_SECONDS + leases.GRACE_SECONDS + COMMIT_SECONDS
         if now - max(sights.hurt_at(CONTROL), sights.failed_at, sights.opened_at) < limit:
             return
-        for node in self.oracle.tables["node"].values():
-            if isinstance(node, Node) and node.status is NodeStatus.READY:
+        for node in self.oracle.nodes.values():
+            if node.status is NodeStatus.READY:
                 since = max(sights.reached_at(node.name), sights.true_time(node.status_at))
                 if now - since > limit:
                     self.broken(f"nothing was heard of {node.name} for {now - since:.3f} s, and it is ready")
@@ -136,8 +136,7 @@ class MassLossStopsReplacing(Invariant):
             for before, after in moves:
                 if before is None and isinstance(after, Allocation) and (silent := self._silent(after)) is not None:
                     self.broken(f"{after.id} replaces {silent.id} on {silent.node}, and most nodes vanished at once")
-        nodes = [node for node in self.oracle.tables["node"].values() if isinstance(node, Node)]
-        self._since = min(self._since, now) if vanished(nodes) else float("inf")
+        self._since = min(self._since, now) if vanished(self.oracle.nodes.values()) else float("inf")
 
     def _silent(self, placed: Allocation) -> Allocation | None:
         for one in self.oracle.allocations:
