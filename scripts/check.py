@@ -1,6 +1,6 @@
 """Run every check of the project, several at a time, and print how long each took.
 
-    python scripts/check.py [--jobs 3] [--only NAME ...]
+    python scripts/check.py [--jobs 4] [--only NAME ...]
 
 A step is a short list of commands, run until one fails. The output of a step that fails is printed in full when it
 ends; the exit code is 1 if any failed. Standard library only.
@@ -48,8 +48,8 @@ class Result:
 def main() -> None:
     """Run the chosen steps and end with a summary."""
     parser = argparse.ArgumentParser(description="Run every check of the project.")
-    # One more than there are cores: the tests wait for processes and disks about half of their time.
-    jobs = max(2, os.cpu_count() or 2) + 1
+    # Two more than there are cores: the tests wait for processes and disks about half of their time.
+    jobs = max(2, os.cpu_count() or 2) + 2
     parser.add_argument("--jobs", type=int, default=jobs, help="steps that run at the same time")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="run this step only")
     options = parser.parse_args()
